@@ -1,0 +1,1 @@
+"""Relative representations and products of invariances in JAX."""

@@ -1,0 +1,72 @@
+"""Checks at the doors: static facts for traced functions, values for loaders."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def check_matrix(name: str, x: Any, *, columns: str = "d") -> None:
+    """Raise `ValueError` unless `x` has rank 2 and at least one row and one column."""
+    shape = getattr(x, "shape", None)
+    if shape is None:
+        raise ValueError(
+            f"{name} must be an array of shape [n, {columns}], got {type(x).__name__}."
+        )
+    if len(shape) != 2:
+        hint = " Map over leading axes with jax.vmap." if len(shape) > 2 else ""
+        raise ValueError(f"{name} must have shape [n, {columns}], got {tuple(shape)}.{hint}")
+    if shape[0] == 0 or shape[1] == 0:
+        raise ValueError(f"{name} is empty: its shape is {tuple(shape)}.")
+
+
+def check_same_width(x: Any, anchors: Any) -> None:
+    """Raise `ValueError` unless `x [n, d]` and `anchors [m, d]` are matrices of one width."""
+    check_matrix("latents", x)
+    check_matrix("anchors", anchors)
+    if x.shape[1] != anchors.shape[1]:
+        raise ValueError(
+            "latents and anchors must have the same width, got latents "
+            f"{tuple(x.shape)} and anchors {tuple(anchors.shape)}."
+        )
+
+
+def lookup(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """`known[name]`, or a `ValueError` that lists the known names and the nearest one."""
+    if name in known:
+        return known[name]
+    nearest = get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(sorted(known))}.")
+
+
+def resolve(kind: str, choice: str | Callable, known: Mapping[str, Callable]) -> Callable:
+    """The function that `choice` names, or `choice` itself where it is a function."""
+    return choice if callable(choice) else lookup(kind, choice, known)
+
+
+def validate_latents(latents: Any, name: str = "latents") -> None:
+    """Check on the host that `latents` is a finite, numeric, non-empty `[n, d]` array.
+
+    Args:
+        latents: the array to look at; it is copied to the host.
+        name: what to call it in messages, such as a file's name.
+
+    Raises:
+        ValueError: wrong rank, no rows, not numbers, or rows that are NaN or infinite
+            (the message names the first of them).
+    """
+    latents = np.asarray(latents)
+    check_matrix(name, latents)
+    if latents.dtype.kind not in "fiu" and latents.dtype.name != "bfloat16":
+        raise ValueError(f"{name} must hold real numbers, got dtype {latents.dtype}.")
+    bad = np.flatnonzero(~np.isfinite(latents.astype(np.float32)).all(axis=1))
+    if bad.size:
+        rows = ", ".join(map(str, bad[:5])) + (", …" if bad.size > 5 else "")
+        raise ValueError(
+            f"{name} has NaN or infinite values in {bad.size} of {len(latents)} rows "
+            f"(rows {rows}). Remove or mend these rows first."
+        )
