@@ -1,0 +1,1 @@
+"""Encoders, decoders and heads, with the convolution that they are made of."""
