@@ -1,0 +1,66 @@
+"""Tables and pictures of what an experiment found.
+
+Nothing here trains or stitches: arrays of scores, images and latents come in; tables, figures
+and a report go out. Files are written in one step, and the same input gives the same bytes.
+"""
+
+from relrep_jax.report.figures import (
+    latent_spaces,
+    learning_curves,
+    pair_grid,
+    project_jointly,
+    reconstructions,
+    save,
+)
+from relrep_jax.report.files import atomic_open, atomic_write_bytes, atomic_write_text
+from relrep_jax.report.markdown import markdown_image, write_report
+from relrep_jax.report.tables import (
+    METRICS,
+    STITCHING_COLUMNS,
+    SUMMARY_COLUMNS,
+    Grid,
+    Metric,
+    Summary,
+    describe,
+    describe_excluded,
+    get_metric,
+    markdown_table,
+    read_stitching_csv,
+    summarize,
+    terminal_table,
+    write_stitching_csv,
+    write_stitching_json,
+    write_summary_csv,
+    write_summary_json,
+)
+
+__all__ = [
+    "METRICS",
+    "STITCHING_COLUMNS",
+    "SUMMARY_COLUMNS",
+    "Grid",
+    "Metric",
+    "Summary",
+    "atomic_open",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "describe",
+    "describe_excluded",
+    "get_metric",
+    "latent_spaces",
+    "learning_curves",
+    "markdown_image",
+    "markdown_table",
+    "pair_grid",
+    "project_jointly",
+    "read_stitching_csv",
+    "reconstructions",
+    "save",
+    "summarize",
+    "terminal_table",
+    "write_report",
+    "write_stitching_csv",
+    "write_stitching_json",
+    "write_summary_csv",
+    "write_summary_json",
+]
