@@ -318,7 +318,7 @@ def test_table_of_several_metrics_names_them_and_marks_each_best():
         (3.14159, math.nan, 1, "3.142"),
         (math.nan, math.nan, 0, "–"),
         (math.inf, math.nan, 4, "inf"),
-        (0.0, 0.0, 3, "0.000 ± 0.000"),
+        (0.0, 0.0, 3, "0.0000 ± 0.0000"),
         (4.0e7, 2.0e6, 3, "4.00e+07 ± 2.0e+06"),
     ],
 )

@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -37,23 +38,30 @@ __all__ = [
 DPI = 160
 
 # Petroff (2021), "Accessible Color Sequences for Data Visualization", arXiv:2107.02270: ten
-# colours chosen to be told apart under the common colour-vision deficiencies.
+# colours chosen to be told apart under the common colour-vision deficiencies; here with the
+# greys and the second orange late, because most figures need only a few.
 PALETTE = (
     "#3f90da",
     "#ffa90e",
     "#bd1f01",
-    "#94a4a2",
     "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
     "#717581",
+    "#a96b59",
     "#92dadd",
+    "#b9ac70",
+    "#e76300",
+    "#94a4a2",
 )
 
 _INK = "#222222"
 _SOFT = "#707070"
 _MISSING = "#e4e4e4"
+_HATCHED: dict[str, Any] = {
+    "facecolor": _MISSING,
+    "edgecolor": "#b5b5b5",
+    "hatch": "////",
+    "linewidth": 0,
+}
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
     "font.size": 9,
@@ -197,7 +205,7 @@ def reconstructions(
         label_width = max(text_width(label, fontsize=9) for _, label in labels)
         margin, gap, group_gap, pad = 10, 4, 18, 12
         left = margin + group_width + (2 * pad if group_width else 0) + label_width + pad
-        room = (1180 - left - margin) // k - gap
+        room = (1280 - left - margin) // k - gap
         cell_w = int(np.clip(room, 40, 104))
         if cell_w >= width:
             cell_w = cell_w // width * width
@@ -374,10 +382,12 @@ def latent_spaces(
     columns = max(len(row) for row in spaces.values())
     titles = _names("seed names", seed_names, columns, "seed {}")
     palette = np.array([matplotlib.colors.to_rgba(c) for c in _class_colours(len(classes))])
-    # Many points are small and see-through, few are large.
-    size = float(np.clip(4000 / max(len(labels), 1), 1.2, 12))
     panel = min(2.3, 7.2 / columns)
-    legend_columns = min(len(classes), 10)
+    # Many points are small, few are large.
+    size = float(np.clip(2400 * panel**2 / max(len(labels), 1), 1.5, 14))
+    entry = 0.36 + 0.072 * max(len(name) for name in names)
+    fit = max(1, min(len(classes), int(columns * panel / entry)))
+    legend_columns = -(-len(classes) // -(-len(classes) // fit))  # rows of about equal length
 
     with _style():
         figure = _figure(
@@ -423,7 +433,7 @@ def latent_spaces(
                     rasterized=True,
                 )
         handles = [
-            Line2D([], [], linestyle="", marker="o", markersize=5.5, color=colour, label=label)
+            Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=label)
             for colour, label in zip(palette, names, strict=True)
         ]
         figure.legend(
@@ -442,16 +452,15 @@ def latent_spaces(
 
 
 def _short(value: float, characters: int) -> str:
-    """Number in about so many characters, without a leading zero where that helps."""
-    if not np.isfinite(value):
-        return ""
-    for decimals in (3, 2, 1, 0):
+    """Number with three significant digits at most, in so many characters if that is possible."""
+    magnitude = int(np.floor(np.log10(abs(value)))) if value else 0
+    for decimals in range(int(np.clip(2 - magnitude, 0, 3)), -1, -1):
         text = f"{value:.{decimals}f}"
+        if characters < 4 and text.startswith("0."):
+            text = text[1:]
         if len(text) <= characters:
             return text
-    if abs(value) < 1e4:
-        return f"{value:.0f}"
-    return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
+    return text if abs(value) < 1e4 else f"{value:.0e}".replace("e+0", "e")
 
 
 def _plain(value: float, _position: object = None) -> str:
@@ -500,9 +509,10 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
     norm = _norm(grids, log, metric.scale)
     colormap = matplotlib.colormaps["viridis_r" if log else "viridis"]
     most = max(max(grid.values.shape) for grid in grids)
-    columns = min(len(grids), 4 if most <= 4 else 3 if most <= 6 else 2)
-    rows = -(-len(grids) // columns)
-    panel = min(3.4, 7.2 / columns)
+    most_columns = 4 if most <= 6 else 3 if most <= 8 else 2
+    rows = -(-len(grids) // most_columns)
+    columns = -(-len(grids) // rows)
+    panel = min(3.4 if most > 6 else 2.6, 8.0 / columns)
     heights = max(grid.values.shape[0] / grid.values.shape[1] for grid in grids)
 
     with _style():
@@ -529,25 +539,21 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
                 step = -(-len(labels) // 16)
                 ticks = range(0, len(labels), step)
                 axis.set_ticks(list(ticks), [labels[i] for i in ticks])
-            if max(len(label) for label in grid.decoders) > 3:
-                axes.tick_params(axis="x", rotation=35)
             axes.tick_params(length=0, pad=3)
+            if max(len(label) for label in grid.decoders) > 3:
+                for tick in axes.get_xticklabels():
+                    tick.set(rotation=35, ha="right", rotation_mode="anchor")
             axes.set_xlabel("decoder")
             if k % columns == 0:
                 axes.set_ylabel("encoder")
             axes.spines[:].set_visible(False)
             side = max(values.shape)
             cell_points = panel * 0.86 * 72 / side
-            characters = 5 if side <= 5 else 4 if side <= 9 else 3
+            characters = 5 if side <= 4 else 4 if side <= 8 else 3
             fontsize = min(8.5, cell_points / (0.62 * characters))
             for (i, j), own in np.ndenumerate(grid.non_stitched):
-                box = {"xy": (j - 0.5, i - 0.5), "width": 1, "height": 1}
                 if not finite[i, j]:
-                    axes.add_patch(
-                        Rectangle(
-                            **box, facecolor=_MISSING, edgecolor="#b5b5b5", hatch="////", lw=0
-                        )
-                    )
+                    axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **_HATCHED))
                 elif side <= 12:
                     axes.text(
                         j,
@@ -570,6 +576,22 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
                             linewidth=1.0,
                         )
                     )
+        handles = []
+        if any(g.non_stitched.any() and not g.non_stitched.all() for g in grids):
+            handles.append(
+                Rectangle((0, 0), 1, 1, fill=False, edgecolor=_INK, lw=1, label="own decoder")
+            )
+        if not all(np.isfinite(grid.values).all() for grid in grids):
+            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED, label="diverged"))
+        if handles:
+            figure.legend(
+                handles=handles,
+                loc="outside lower center",
+                ncols=len(handles),
+                handlelength=1.1,
+                handleheight=1.1,
+                borderpad=0.2,
+            )
         label = f"{metric.label}{', log scale' if log else ''}"
         bar = figure.colorbar(
             image, ax=panels, label=label, fraction=0.05, pad=0.015, aspect=22, shrink=0.9
@@ -670,7 +692,9 @@ def learning_curves(
                 axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(FuncFormatter(_plain))
         if x is None:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.xaxis.set_major_locator(
+                MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+            )
         axes.margins(x=0.015)
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
         axes.set_axisbelow(True)
