@@ -29,8 +29,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     The split is the first 1500 against the last 297 in scikit-learn's order. That order
     mostly runs through the ten digits again and again, so both parts, and any long enough
-    prefix of them, hold every class about equally; nothing depends on a seed; and, forms having
-    been scanned one writer after another, the two parts hold mostly different writers.
+    prefix of them, hold every class about equally, and nothing depends on a seed.
 
     Every row carries its `index` in scikit-learn's order, because tfds shuffles rows by a
     hash of their key when it writes them.

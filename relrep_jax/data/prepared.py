@@ -111,20 +111,21 @@ def load_official(
 
 
 def _is_prepared(folder: Path) -> bool:
-    return (folder / "dataset_info.json").is_file() and (folder / "features.json").is_file()
+    try:
+        return all((folder / file).is_file() for file in ("dataset_info.json", "features.json"))
+    except OSError:  # it may not be looked into
+        return False
 
 
 def _find_prepared(name: str, root: Path) -> Path:
     """The folder of the newest version of `name` under `root` that can be read."""
-
-    def version(folder: Path) -> tuple[int, ...] | None:
+    versions = {}
+    for folder in (root / name).glob("*/"):
         numbers = folder.name.split(".")
-        return tuple(map(int, numbers)) if all(map(str.isdecimal, numbers)) else None
-
-    candidates = (root / name).glob("*/")
-    folders = [f for f in candidates if version(f) is not None and _is_prepared(f)]
+        if all(map(str.isdecimal, numbers)) and _is_prepared(folder):
+            versions[tuple(map(int, numbers))] = folder
     found = []
-    for folder in sorted(folders, key=version, reverse=True):
+    for _, folder in sorted(versions.items(), reverse=True):
         stored = _stored_formats(folder)
         if not stored.isdisjoint(READABLE_FORMATS):
             return folder
