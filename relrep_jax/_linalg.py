@@ -1,0 +1,139 @@
+"""Linear algebra shared by the measures and the translations, solid in float32."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def as_float(x: Any) -> jax.Array:
+    """`x` as an array of at least float32: what sums are accumulated in."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product at full precision on every device (no TF32, no bfloat16 passes)."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def centre(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`(x - mean, mean)`, exact where a column is constant and careful with large offsets.
+
+    The first row is taken away before the mean is formed, so that a constant column gives
+    zeros to the last bit instead of the rounding error of its mean.
+    """
+    first = lax.stop_gradient(x[0])
+    shifted = x - first
+    rough = shifted.mean(axis=0)
+    centred = shifted - rough
+    rest = centred.mean(axis=0)
+    return centred - rest, first + rough + rest
+
+
+def default_rcond(x: jax.Array) -> float:
+    """Singular values below this fraction of the largest one count as zero.
+
+    `eps * max(10, min(n, d))`: above the rounding error of an exactly rank-deficient matrix,
+    and far below `eps * max(n, d)`, which in float32 would cut away genuine directions of
+    tall matrices.
+    """
+    return float(jnp.finfo(x.dtype).eps) * max(10, min(x.shape))
+
+
+def thin_svd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Thin singular value decomposition of `x [n, d]` by way of a QR of its long side."""
+    n, d = x.shape
+    if n > d:
+        q, r = jnp.linalg.qr(x)
+        u, s, vt = jnp.linalg.svd(r, full_matrices=False)
+        return dot(q, u), s, vt
+    if n < d:
+        q, r = jnp.linalg.qr(x.T)
+        u, s, vt = jnp.linalg.svd(r.T, full_matrices=False)
+        return u, s, dot(vt, q.T)
+    return jnp.linalg.svd(x, full_matrices=False)
+
+
+def inverse_or_zero(s: jax.Array, cutoff: jax.Array) -> jax.Array:
+    """`1 / s` where `s > cutoff`, 0 elsewhere, with finite gradients."""
+    keep = s > cutoff
+    return jnp.where(keep, 1.0 / jnp.where(keep, s, 1.0), 0.0)
+
+
+@jax.custom_jvp
+def polar(m: jax.Array) -> jax.Array:
+    """The matrix with orthonormal rows or columns nearest to `m`: `U V^T` of its SVD.
+
+    The derivative is written in closed form, so that repeated singular values, where that of
+    the SVD itself is infinite, do no harm; directions of zero singular value, where the factor
+    is arbitrary, get a zero derivative.
+    """
+    u, _, vt = jnp.linalg.svd(m, full_matrices=False)
+    return dot(u, vt)
+
+
+@polar.defjvp
+def _polar_jvp(primals, tangents):
+    (m,), (dm,) = primals, tangents
+    u, s, vt = jnp.linalg.svd(m, full_matrices=False)
+    cutoff = default_rcond(m) * s[0]
+    inner = dot(dot(u.T, dm), vt.T)
+    twist = (inner - inner.T) * inverse_or_zero(s[:, None] + s[None, :], cutoff)
+    out = dot(dot(u, twist), vt)
+    inverse = inverse_or_zero(s, cutoff)
+    if m.shape[0] < m.shape[1]:
+        outside = dm - dot(dot(dm, vt.T), vt)
+        out = out + dot(u * inverse, dot(u.T, outside))
+    elif m.shape[0] > m.shape[1]:
+        outside = dm - dot(u, dot(u.T, dm))
+        out = out + dot(dot(outside, vt.T) * inverse, vt)
+    return dot(u, vt), out
+
+
+def nuclear_norm(m: jax.Array) -> jax.Array:
+    """Sum of the singular values of `m`, with `polar(m)` as its gradient."""
+    return jnp.sum(lax.stop_gradient(polar(m)) * m)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def least_squares(x: jax.Array, y: jax.Array, rcond: float) -> jax.Array:
+    """The matrix `w [d1, d2]` of least norm among those that minimise `||x w - y||`.
+
+    Solved by QR and SVD, never by a Gram matrix, so that the condition number is that of `x`
+    and not its square. The derivative is that of the pseudo-inverse at constant rank (Golub
+    and Pereyra 1973) and finite for repeated and for zero singular values.
+    """
+    u, s, vt = thin_svd(x)
+    return dot(vt.T, inverse_or_zero(s, rcond * s[0])[:, None] * dot(u.T, y))
+
+
+@least_squares.defjvp
+def _least_squares_jvp(rcond, primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    u, s, vt = thin_svd(x)
+    keep = (s > rcond * s[0])[:, None]
+    inverse = inverse_or_zero(s, rcond * s[0])[:, None]
+
+    def pseudo(b):
+        return dot(vt.T, inverse * dot(u.T, b))
+
+    def pseudo_transposed(c):
+        return dot(u, inverse * dot(vt, c))
+
+    w = pseudo(y)
+    across = dot(dx.T, pseudo_transposed(w))
+    out = pseudo(dy - dot(dx, w))
+    out = out + pseudo(pseudo_transposed(dot(dx.T, y - dot(x, w))))
+    out = out + across - dot(vt.T, keep * dot(vt, across))
+    return w, out
+
+
+def unit_rows(x: jax.Array) -> jax.Array:
+    """Rows of `x` scaled to length 1; a zero row stays zero, with a zero gradient."""
+    largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
+    x = x / jnp.where(largest > 0, largest, 1.0)
+    squared = jnp.sum(x * x, axis=1, keepdims=True)
+    return jnp.where(squared > 0, x * lax.rsqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
