@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -433,9 +434,24 @@ def test_reconstructions_draw_every_image_clipped(shape):
     assert len(figure.axes) == 3 * shape[0]
     assert texts(figure) == ["source", "own decoder", "stitched", "absolute"]
     for axes in figure.axes:
-        (image,) = axes.images
-        assert 0 <= image.get_array().min() <= image.get_array().max() <= 1
-        assert image.get_array().shape[:2] == shape[1:3]
+        shown = axes.images[0].get_array()
+        assert 0 <= shown.min() <= shown.max() <= 1
+        assert shown.shape[:2] == shape[1:3]
+
+
+def test_reconstructions_keep_pixels_sharp(tmp_path):
+    array = np.random.default_rng(0).random((3, 8, 8, 1))
+    figure = report.reconstructions(array, [("own decoder", array)])
+    path = report.save(figure, tmp_path / "a.png")
+    picture = np.round(image.imread(path)[..., 0] * 255)
+    height, width = picture.shape
+    for axes, original in zip(figure.axes, [*array, *array], strict=True):
+        box = axes.get_position()
+        left, size = round(box.x0 * width), round(box.width * width)
+        top = round((1 - box.y1) * height)
+        blocks = picture[top : top + size, left : left + size].reshape(8, size // 8, 8, size // 8)
+        assert (blocks == blocks[:, :1, :, :1]).all()
+        np.testing.assert_allclose(blocks[:, 0, :, 0], original[..., 0] * 255, atol=2)
 
 
 def test_reconstructions_take_labels_without_a_group():

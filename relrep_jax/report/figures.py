@@ -16,8 +16,9 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, LogNorm, Normalize, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -93,8 +94,12 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float, layout: str | None = None) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+def _figure(width: float, height: float, gap: float, *, compress: bool = False) -> Figure:
+    """Figure whose axes make room for their labels, with a gap (in inches) around them."""
+    engine = ConstrainedLayoutEngine(
+        w_pad=gap, h_pad=gap, wspace=0.02, hspace=0.02, compress=compress
+    )
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=engine)
     FigureCanvasAgg(figure)
     return figure
 
@@ -128,7 +133,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     if kind not in metadata:
         raise ValueError(f"figures are written as .png or .pdf, got {str(path)!r}")
     # A figure without a layout engine was laid out to the pixel: cropping would blur it.
-    crop = (
+    crop: dict[str, Any] = (
         {} if figure.get_layout_engine() is None else {"bbox_inches": "tight", "pad_inches": 0.06}
     )
     with _style(), atomic_open(path) as file:
@@ -188,10 +193,10 @@ def reconstructions(
     k, height, width, channels = source.shape
 
     with _style():
-        figure = _figure(1, 1)
-        renderer = figure.canvas.get_renderer()
+        figure = Figure(dpi=DPI)
+        renderer = FigureCanvasAgg(figure).get_renderer()
 
-        def text_width(text: str, **style: object) -> int:
+        def text_width(text: str, **style: Any) -> int:
             if not text:
                 return 0
             probe = figure.text(0, 0, text, **style)
@@ -200,7 +205,7 @@ def reconstructions(
             return int(np.ceil(extent))
 
         # All lengths in pixels, so that image pixels fall on pixels of the figure.
-        bold = {"fontsize": 9, "fontweight": "bold"}
+        bold: dict[str, Any] = {"fontsize": 9, "fontweight": "bold"}
         group_width = max(text_width(group, **bold) for group, _ in labels)
         label_width = max(text_width(label, fontsize=9) for _, label in labels)
         margin, gap, group_gap, pad = 10, 4, 18, 12
@@ -210,6 +215,8 @@ def reconstructions(
         if cell_w >= width:
             cell_w = cell_w // width * width
         cell_h = max(1, round(cell_w * height / width))
+
+        interpolation = "nearest" if cell_w >= width else "hanning"
 
         tops, y = [], margin
         for i, (group, _) in enumerate(labels):
@@ -237,7 +244,7 @@ def reconstructions(
                 )
                 shown = array[j, ..., 0] if channels == 1 else array[j]
                 axes.imshow(
-                    shown, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="antialiased"
+                    shown, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation=interpolation
                 )
                 axes.set_axis_off()
 
@@ -323,11 +330,12 @@ def project_jointly(spaces: Sequence[np.ndarray]) -> list[np.ndarray]:
     return projected
 
 
-def _class_colours(count: int) -> list[tuple[float, ...] | str]:
+def _class_colours(count: int) -> np.ndarray:
+    """Colours `[count, 4]` of classes."""
     if count <= len(PALETTE):
-        return list(PALETTE[:count])
+        return to_rgba_array(PALETTE[:count])
     # More classes than can be told apart by colour: neighbours in number look alike.
-    return [tuple(c) for c in matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, count))]
+    return matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, count))
 
 
 def _names(name: str, names: Sequence[str] | None, count: int, default: str) -> list[str]:
@@ -381,7 +389,7 @@ def latent_spaces(
         names = [str(c) for c in classes]
     columns = max(len(row) for row in spaces.values())
     titles = _names("seed names", seed_names, columns, "seed {}")
-    palette = np.array([matplotlib.colors.to_rgba(c) for c in _class_colours(len(classes))])
+    palette = _class_colours(len(classes))
     panel = min(2.3, 7.2 / columns)
     # Many points are small, few are large.
     size = float(np.clip(2400 * panel**2 / max(len(labels), 1), 1.5, 14))
@@ -393,9 +401,9 @@ def latent_spaces(
         figure = _figure(
             columns * panel + 0.35,
             len(spaces) * panel + 0.3 + 0.22 * -(-len(classes) // legend_columns),
-            layout="compressed",
+            gap=0.03,
+            compress=True,
         )
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
         grid = figure.subplots(len(spaces), columns, squeeze=False)
         for r, (name, row) in enumerate(spaces.items()):
             finite = np.concatenate([np.asarray(p, float)[np.isfinite(p).all(1)] for p in row])
@@ -467,20 +475,21 @@ def _plain(value: float, _position: object = None) -> str:
     return f"{value:g}"
 
 
-def _norm(grids: Sequence[Grid], log: bool, scale: float) -> Normalize:
+def _limits(grids: Sequence[Grid], log: bool, scale: float) -> tuple[float, float]:
+    """Ends of a colour scale that holds every value, never equal, positive if logarithmic."""
     cells = np.concatenate([grid.values.ravel() for grid in grids]) * scale
     cells = cells[np.isfinite(cells) & ((cells > 0) | (not log))]
     if not cells.size:
-        return LogNorm(0.1, 1.0) if log else Normalize(0.0, 1.0)
+        return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = float(cells.min()), float(cells.max())
     if low == high:
-        low, high = (low / 1.1, high * 1.1) if log else (low - 0.05, high + 0.05)
-    return LogNorm(low, high, clip=True) if log else Normalize(low, high, clip=True)
+        return (low / 1.1, high * 1.1) if log else (low - 0.05, high + 0.05)
+    return low, high
 
 
-def _ink_on(colormap: Colormap, norm: Normalize, value: float) -> str:
+def _ink_on(colormap: Colormap, norm: Normalize, lowest: float, value: float) -> str:
     # A zero error has no logarithm: it is as good as the best.
-    red, green, blue, _ = colormap(float(norm(max(value, norm.vmin))))
+    red, green, blue, _ = colormap(float(norm(max(value, lowest))))
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else _INK
 
 
@@ -506,22 +515,24 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
         raise ValueError(f"pair_grid takes grids of one metric, got {sorted(metrics) or 'no grid'}")
     metric = get_metric(grids[0].metric)
     log = not metric.higher_is_better
-    norm = _norm(grids, log, metric.scale)
+    lowest, highest = _limits(grids, log, metric.scale)
+    norm = (LogNorm if log else Normalize)(lowest, highest, clip=True)
     colormap = matplotlib.colormaps["viridis_r" if log else "viridis"]
     most = max(max(grid.values.shape) for grid in grids)
     most_columns = 4 if most <= 6 else 3 if most <= 8 else 2
     rows = -(-len(grids) // most_columns)
     columns = -(-len(grids) // rows)
-    panel = min(3.4 if most > 6 else 2.6, 8.0 / columns)
+    panel = min(float(np.clip(0.55 * most, 1.6, 3.4)), 8.0 / columns)
+    rotated = any(len(label) > 3 for grid in grids for label in grid.decoders)
     heights = max(grid.values.shape[0] / grid.values.shape[1] for grid in grids)
 
     with _style():
         figure = _figure(
             columns * panel + 0.8,
-            rows * (panel * min(max(heights, 0.3), 2.0) + 0.4),
-            layout="compressed",
+            rows * (panel * min(heights, 2.0) + (1.2 if rotated else 0.8)) + 0.3,
+            gap=0.04,
+            compress=True,
         )
-        figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.03)
         panels = figure.subplots(rows, columns, squeeze=False)
         for axes in panels.ravel()[len(grids) :]:
             axes.set_axis_off()
@@ -529,7 +540,7 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
             values = grid.values * metric.scale
             finite = np.isfinite(values)
             image = axes.imshow(
-                np.ma.masked_array(np.maximum(values, norm.vmin), ~finite),
+                np.ma.masked_array(np.maximum(values, lowest), ~finite),
                 cmap=colormap,
                 norm=norm,
                 aspect="equal",
@@ -540,7 +551,7 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
                 ticks = range(0, len(labels), step)
                 axis.set_ticks(list(ticks), [labels[i] for i in ticks])
             axes.tick_params(length=0, pad=3)
-            if max(len(label) for label in grid.decoders) > 3:
+            if rotated:
                 for tick in axes.get_xticklabels():
                     tick.set(rotation=35, ha="right", rotation_mode="anchor")
             axes.set_xlabel("decoder")
@@ -548,21 +559,20 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
                 axes.set_ylabel("encoder")
             axes.spines[:].set_visible(False)
             side = max(values.shape)
-            cell_points = panel * 0.86 * 72 / side
             characters = 5 if side <= 4 else 4 if side <= 8 else 3
-            fontsize = min(8.5, cell_points / (0.62 * characters))
             for (i, j), own in np.ndenumerate(grid.non_stitched):
+                value = float(values[i, j])
                 if not finite[i, j]:
                     axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **_HATCHED))
                 elif side <= 12:
                     axes.text(
                         j,
                         i,
-                        _short(values[i, j], characters),
+                        _short(value, characters),
                         ha="center",
                         va="center",
-                        fontsize=fontsize,
-                        color=_ink_on(colormap, norm, values[i, j]),
+                        in_layout=False,
+                        color=_ink_on(colormap, norm, lowest, value),
                     )
                 if own and finite[i, j]:
                     inset = 0.04
@@ -572,39 +582,49 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
                             1 - 2 * inset,
                             1 - 2 * inset,
                             fill=False,
-                            edgecolor=_ink_on(colormap, norm, values[i, j]),
+                            edgecolor=_ink_on(colormap, norm, lowest, value),
                             linewidth=1.0,
                         )
                     )
-        handles = []
-        if any(g.non_stitched.any() and not g.non_stitched.all() for g in grids):
-            handles.append(
-                Rectangle((0, 0), 1, 1, fill=False, edgecolor=_INK, lw=1, label="own decoder")
-            )
-        if not all(np.isfinite(grid.values).all() for grid in grids):
-            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED, label="diverged"))
-        if handles:
-            figure.legend(
-                handles=handles,
-                loc="outside lower center",
-                ncols=len(handles),
-                handlelength=1.1,
-                handleheight=1.1,
-                borderpad=0.2,
-            )
         label = f"{metric.label}{', log scale' if log else ''}"
         bar = figure.colorbar(
             image, ax=panels, label=label, fraction=0.05, pad=0.015, aspect=22, shrink=0.9
         )
         bar.outline.set_visible(False)
         if log:
-            decades = np.log10(norm.vmax / norm.vmin)
+            decades = np.log10(highest / lowest)
             subs = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.2 else (1, 2, 3, 5, 7)
             bar.ax.yaxis.set_major_locator(LogLocator(subs=subs))
             bar.ax.yaxis.set_major_formatter(FuncFormatter(_plain))
             bar.ax.yaxis.set_minor_formatter(NullFormatter())
             bar.ax.minorticks_off()
         _freeze(figure)
+        for axes, grid in zip(panels.ravel(), grids, strict=False):
+            cell = axes.get_window_extent().width / grid.values.shape[1] * 72 / DPI
+            longest = max((len(text.get_text()) for text in axes.texts), default=1)
+            for text in axes.texts:
+                text.set_fontsize(min(8.5, 0.86 * cell / (0.6 * longest)))
+        handles = []
+        if any(grid.non_stitched.any() and not grid.non_stitched.all() for grid in grids):
+            handles.append(
+                Rectangle((0, 0), 1, 1, fill=False, edgecolor=_INK, lw=1, label="own decoder")
+            )
+        if not all(np.isfinite(grid.values).all() for grid in grids):
+            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED, label="diverged"))
+        if handles:
+            # Close below the panels, which leave room of their own choice at the bottom.
+            boxes = [axes.get_tightbbox() for axes in panels.ravel()[: len(grids)]]
+            x = (min(box.x0 for box in boxes) + max(box.x1 for box in boxes)) / 2
+            y = min(box.y0 for box in boxes) - 0.04 * DPI
+            figure.legend(
+                handles=handles,
+                loc="upper center",
+                bbox_to_anchor=(x / figure.bbox.width, y / figure.bbox.height),
+                ncols=len(handles),
+                handlelength=1.1,
+                handleheight=1.1,
+                borderpad=0.2,
+            )
     return figure
 
 
@@ -661,7 +681,7 @@ def learning_curves(
 
     styles = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
     with _style():
-        figure = _figure(6.0, 3.3, layout="constrained")
+        figure = _figure(6.0, 3.3, gap=0.04)
         axes = figure.subplots()
         for i, (name, array) in enumerate(arrays.items()):
             colour = PALETTE[i % len(PALETTE)]
