@@ -1,0 +1,141 @@
+"""Aggregations: Flax (NNX) modules that turn a product `[s, n, m]` into one space `[n, out]`.
+
+Every module first applies a LayerNorm of its own to each space, which makes spaces of different
+ranges comparable (and adds scale invariance, see `transforms.layer_normalization`). Parameters
+of different spaces are never shared. A learned aggregation belongs to the decoder that was
+trained with it: in stitching only the parameter-free product crosses between models.
+
+All modules are built as `Module(num_spaces, num_anchors, *, rngs)` and say how wide their output
+is in `out_features`. Reference: Cannistraci et al. 2024 (arXiv 2310.01211), section 3 and 4.3.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from relrep_jax.checks import lookup
+
+
+class SpaceNorm(nnx.Module):
+    """A LayerNorm over the anchors, with scale and bias of its own for every space.
+
+    `[s, n, m] -> [s, n, m]`.
+    """
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
+        for name, count in (("num_spaces", num_spaces), ("num_anchors", num_anchors)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}.")
+        self.shape = (num_spaces, num_anchors)
+        # Distances have a mean far above their spread: the fast variance would cancel.
+        self.normalize = nnx.LayerNorm(
+            num_anchors,
+            epsilon=1e-5,
+            use_scale=False,
+            use_bias=False,
+            use_fast_variance=False,
+            rngs=rngs,
+        )
+        self.scale = nnx.Param(jnp.ones((num_spaces, 1, num_anchors)))
+        self.bias = nnx.Param(jnp.zeros((num_spaces, 1, num_anchors)))
+
+    def __call__(self, product: jax.Array) -> jax.Array:
+        num_spaces, num_anchors = self.shape
+        if product.ndim != 3 or (product.shape[0], product.shape[2]) != self.shape:
+            raise ValueError(
+                f"This aggregation was built for a product [{num_spaces}, n, {num_anchors}], "
+                f"got {product.shape}."
+            )
+        scale, bias = (p[...].astype(product.dtype) for p in (self.scale, self.bias))
+        return self.normalize(product) * scale + bias
+
+
+class Concatenation(nnx.Module):
+    """Normalised spaces side by side: `[s, n, m] -> [n, s * m]`."""
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
+        self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
+        self.out_features = num_spaces * num_anchors
+
+    def __call__(self, product: jax.Array) -> jax.Array:
+        normalized = self.norm(product)
+        return jnp.moveaxis(normalized, 0, 1).reshape(product.shape[1], self.out_features)
+
+
+class Sum(nnx.Module):
+    """Sum of the normalised spaces: `[s, n, m] -> [n, m]`."""
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
+        self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
+        self.out_features = num_anchors
+
+    def __call__(self, product: jax.Array) -> jax.Array:
+        return jnp.sum(self.norm(product), axis=0)
+
+
+class MLPSum(nnx.Module):
+    """Sum of `tanh(W_i LayerNorm_i(space_i) + b_i)`: `[s, n, m] -> [n, m]`. The papers' best."""
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
+        self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
+        init = jax.nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=0)
+        self.kernel = nnx.Param(init(rngs.params(), (num_spaces, num_anchors, num_anchors)))
+        self.bias = nnx.Param(jnp.zeros((num_spaces, 1, num_anchors)))
+        self.out_features = num_anchors
+
+    def __call__(self, product: jax.Array) -> jax.Array:
+        kernel, bias = (p[...].astype(product.dtype) for p in (self.kernel, self.bias))
+        hidden = jnp.einsum("snm,smk->snk", self.norm(product), kernel) + bias
+        return jnp.sum(jnp.tanh(hidden), axis=0)
+
+
+class WeightedAverage(nnx.Module):
+    """Average of the normalised spaces with learned softmax weights: `[s, n, m] -> [n, m]`."""
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
+        self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
+        self.logits = nnx.Param(jnp.zeros((num_spaces,)))
+        self.out_features = num_anchors
+
+    def __call__(self, product: jax.Array) -> jax.Array:
+        weights = jax.nn.softmax(self.logits[...]).astype(product.dtype)
+        return jnp.einsum("s,snm->nm", weights, self.norm(product))
+
+
+class SelfAttention(nnx.Module):
+    """Self-attention over a sample's spaces as tokens, then their sum: `[s, n, m] -> [n, m]`.
+
+    Args:
+        num_heads: attention heads; must divide `num_anchors`. The paper uses one.
+    """
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, num_heads: int = 1, rngs: nnx.Rngs):
+        if num_heads < 1 or num_anchors % num_heads:
+            raise ValueError(f"num_heads {num_heads} does not divide num_anchors {num_anchors}.")
+        self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            num_heads, num_anchors, decode=False, keep_rngs=False, rngs=rngs
+        )
+        self.out_features = num_anchors
+
+    def __call__(self, product: jax.Array) -> jax.Array:
+        tokens = jnp.moveaxis(self.norm(product), 0, 1)
+        return jnp.sum(self.attention(tokens), axis=1).astype(product.dtype)
+
+
+AGGREGATIONS: dict[str, type[nnx.Module]] = {
+    "concatenation": Concatenation,
+    "sum": Sum,
+    "mlp_sum": MLPSum,
+    "weighted_average": WeightedAverage,
+    "self_attention": SelfAttention,
+}
+
+
+def get(name: str | type[nnx.Module]) -> type[nnx.Module]:
+    """The aggregation of that name, or the module class itself.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    return lookup("aggregation", name, AGGREGATIONS) if isinstance(name, str) else name

@@ -1,0 +1,27 @@
+"""Experiments: what to train, what to stitch, which table and picture come out.
+
+An experiment is a module with `default_config()`, `prepare(config, console)` and
+`run(job, workdir, console)`.
+"""
+
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from relrep_jax.checks import lookup
+from relrep_jax.experiments import image_stitching
+from relrep_jax.experiments.config import ConfigError
+
+EXPERIMENTS: dict[str, ModuleType] = {"image_stitching": image_stitching}
+
+
+def get_experiment(config: ConfigDict) -> ModuleType:
+    """The experiment that a config names.
+
+    Raises:
+        ConfigError: the config does not say.
+        ValueError: an unknown experiment.
+    """
+    if "experiment" not in config:
+        raise ConfigError("The config lacks the field config.experiment.")
+    return lookup("experiment", config.experiment, EXPERIMENTS)

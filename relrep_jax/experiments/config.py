@@ -1,0 +1,85 @@
+"""Configs: checking them against an experiment's defaults, and against an earlier run's."""
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message says which field and what to do."""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"model.latent_dim": 64, ...}`: every leaf under its dotted name."""
+    leaves: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping | ConfigDict) and value:
+            leaves.update(flatten(value, f"{prefix}{name}."))
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...] = ()) -> None:
+    """Raise `ConfigError` where `config` has a field that `reference` lacks, or lacks one.
+
+    Args:
+        config: what a user brought.
+        reference: a config with every field.
+        free: dotted names of sub-configs whose own fields are not compared.
+    """
+
+    def compare(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+        for name in given:
+            if name not in known:
+                nearest = get_close_matches(name, list(known), n=1)
+                hint = f" Did you mean config.{prefix}{nearest[0]}?" if nearest else ""
+                raise ConfigError(
+                    f"Unknown config field config.{prefix}{name}.{hint} Fields here: "
+                    f"{', '.join(sorted(known))}."
+                )
+        for name, value in known.items():
+            if name not in given:
+                raise ConfigError(
+                    f"The config lacks the field config.{prefix}{name}; its default is {value!r}."
+                )
+            if f"{prefix}{name}" in free:
+                continue
+            is_group = isinstance(value, Mapping | ConfigDict)
+            if is_group != isinstance(given[name], Mapping | ConfigDict):
+                raise ConfigError(
+                    f"config.{prefix}{name} must be {'a group of fields' if is_group else 'a value'}"
+                    f", got {given[name]!r}."
+                )
+            if is_group:
+                compare(given[name], value, f"{prefix}{name}.")
+
+    compare(config, reference, "")
+
+
+def check_at_least(config: ConfigDict, minimum: Mapping[str, float]) -> None:
+    """Raise `ConfigError` where a number, named by its dotted name, is below its minimum."""
+    leaves = flatten(config)
+    for name, least in minimum.items():
+        if not leaves[name] >= least:
+            raise ConfigError(f"config.{name} must be at least {least}, got {leaves[name]}.")
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as indented JSON text with sorted keys."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines `config.field: old -> new` for every leaf that differs."""
+    absent = "(absent)"
+    before, after = flatten(old), flatten(new)
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name, absent), after.get(name, absent)
+        if was != now:
+            lines.append(f"config.{name}: {was} -> {now}")
+    return lines

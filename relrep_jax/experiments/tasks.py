@@ -1,0 +1,170 @@
+"""What a model is trained for: its loss on images, and the score that stitching is judged by."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from relrep_jax.checks import lookup
+from relrep_jax.data import ImageDataset
+from relrep_jax.models import Autoencoder, Classifier, VariationalAutoencoder
+from relrep_jax.models.functional import PureModel, Variables, functional
+from relrep_jax.models.representation import Representation, represent
+from relrep_jax.stitching import is_correct, squared_error
+from relrep_jax.training.loop import Loss
+from relrep_jax.training.losses import RECONSTRUCTION_LOSSES, cross_entropy
+
+
+class Task(NamedTuple):
+    """One kind of model on one data set, for one representation.
+
+    `data` and `batch` are `{"image": [n, h, w, c] as stored, "label": [n]}`; an encoder or
+    decoder is a model's `Variables`.
+
+    Attributes:
+        model: the model as pure functions.
+        metric: what `score` is called in tables.
+        loss: training loss of one seed; its context is the anchors' images.
+        encode_anchors: `(variables, anchor images) -> [m, d]`.
+        encode: `(variables, anchor latents, images) -> space`, which crosses between models.
+        decode: `(variables, space) -> prediction`.
+        score: `(prediction, batch) -> [n]`, a score each sample, its mean being the metric.
+    """
+
+    model: PureModel
+    metric: str
+    loss: Loss
+    encode_anchors: Callable[[Variables, jax.Array], jax.Array]
+    encode: Callable[[Variables, jax.Array, jax.Array], jax.Array]
+    decode: Callable[[Variables, jax.Array], jax.Array]
+    score: Callable[[jax.Array, Any], jax.Array]
+
+
+def _to_unit(images: jax.Array, scale: float) -> jax.Array:
+    return images.astype(jnp.float32) / scale
+
+
+def _make_task(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    representation: Representation,
+    scale: float,
+    metric: str,
+    loss_of: Callable[..., tuple[jax.Array, tuple[Any, dict]]],
+    score: Callable[[jax.Array, Any], jax.Array],
+) -> Task:
+    model = functional(build)
+
+    def encode_anchors(variables: Variables, images: jax.Array) -> jax.Array:
+        return model.apply(variables, "encode", _to_unit(images, scale))[0]
+
+    def encode(variables: Variables, anchors: jax.Array, images: jax.Array) -> jax.Array:
+        latents, _ = model.apply(variables, "encode", _to_unit(images, scale))
+        return represent(representation, latents, anchors)
+
+    def decode(variables: Variables, space: jax.Array) -> jax.Array:
+        return model.apply(variables, "decode", space)[0]
+
+    def loss(variables: Variables, batch: Any, anchor_images: jax.Array, key: jax.Array):
+        anchors = None
+        if not representation.is_absolute:
+            # Anchors are encoded anew in every step, in the mode of the batch, but no gradient
+            # passes through them, and their statistics are not the ones that are remembered.
+            frozen = jax.tree.map(jax.lax.stop_gradient, variables)
+            anchors, _ = model.apply(frozen, "encode", _to_unit(anchor_images, scale), train=True)
+        return loss_of(model, variables, batch, anchors, key)
+
+    return Task(model, metric, loss, encode_anchors, encode, decode, score)
+
+
+def _reconstruction(
+    module: type[Autoencoder],
+    config: ConfigDict,
+    dataset: ImageDataset,
+    representation: Representation,
+) -> Task:
+    scale = dataset.scale
+    objective = lookup("loss", config.training.loss, RECONSTRUCTION_LOSSES)
+    divergence_weight = config.training.kl_weight
+
+    def build(rngs: nnx.Rngs) -> Autoencoder:
+        return module(
+            dataset.image_shape,
+            channels=tuple(config.model.channels),
+            latent_dim=config.model.latent_dim,
+            representation=representation,
+            num_anchors=config.anchors.count,
+            rngs=rngs,
+        )
+
+    def loss_of(model, variables, batch, anchors, key):
+        images = _to_unit(batch["image"], scale)
+        (prediction, divergence), stats = model.apply(
+            variables, "reconstruct", images, anchors, key, train=True
+        )
+        value = objective(prediction, images) + divergence_weight * divergence
+        metrics = {"mse": jnp.mean(squared_error(prediction, images))}
+        if module is VariationalAutoencoder:
+            metrics["kl"] = divergence
+        return value, (stats, metrics)
+
+    def score(prediction, batch):
+        return squared_error(prediction, _to_unit(batch["image"], scale))
+
+    return _make_task(build, representation, scale, "mse", loss_of, score)
+
+
+def autoencoder(config, dataset, representation) -> Task:
+    """Convolutional autoencoder, scored by the mean squared error of its reconstructions."""
+    return _reconstruction(Autoencoder, config, dataset, representation)
+
+
+def variational_autoencoder(config, dataset, representation) -> Task:
+    """Convolutional variational autoencoder, scored as the autoencoder, through the mean code."""
+    return _reconstruction(VariationalAutoencoder, config, dataset, representation)
+
+
+def classifier(config, dataset, representation) -> Task:
+    """Convolutional classifier, scored by accuracy."""
+    lookup("loss", config.training.loss, {"cross_entropy": cross_entropy})
+
+    def build(rngs: nnx.Rngs) -> Classifier:
+        return Classifier(
+            dataset.image_shape,
+            num_classes=dataset.num_classes,
+            channels=tuple(config.model.channels),
+            latent_dim=config.model.latent_dim,
+            representation=representation,
+            num_anchors=config.anchors.count,
+            rngs=rngs,
+        )
+
+    def loss_of(model, variables, batch, anchors, key):
+        del key
+        latents, stats = model.apply(
+            variables, "encode", _to_unit(batch["image"], dataset.scale), train=True
+        )
+        space = represent(representation, latents, anchors)
+        logits, _ = model.apply(variables, "decode", space, train=True)
+        accuracy = jnp.mean(is_correct(logits, batch["label"]))
+        return cross_entropy(logits, batch["label"]), (stats, {"accuracy": accuracy})
+
+    def score(prediction, batch):
+        return is_correct(prediction, batch["label"])
+
+    return _make_task(build, representation, dataset.scale, "accuracy", loss_of, score)
+
+
+TASKS: dict[str, Callable[[ConfigDict, ImageDataset, Representation], Task]] = {
+    "autoencoder": autoencoder,
+    "variational_autoencoder": variational_autoencoder,
+    "classifier": classifier,
+}
+
+
+def count_parameters(task: Task) -> int:
+    """Trained numbers in one seed's model; builds the model abstractly, so it is cheap."""
+    shapes = jax.eval_shape(task.model.init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes.params))

@@ -1,0 +1,136 @@
+"""Relative projections: latents `[n, d]` and anchors `[m, d]` to relative spaces."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from relrep_jax import similarities as _similarities
+from relrep_jax import transforms as _transforms
+from relrep_jax.checks import check_same_width
+from relrep_jax.transforms import TransformLike
+
+Similarity = str | Callable[[jax.Array, jax.Array], jax.Array]
+
+PAPER_SIMILARITIES = ("cosine", "euclidean", "manhattan", "chebyshev")
+"""The four similarities whose product arXiv 2310.01211 studies."""
+
+
+def relative_projection(
+    latents: ArrayLike,
+    anchors: ArrayLike,
+    similarity: Similarity = "cosine",
+    absolute_transform: TransformLike = None,
+    relative_transform: TransformLike = None,
+) -> jax.Array:
+    """Re-express latents by their similarities to anchors.
+
+    `r(x) = g((sim(f(x), f(a_1)), ..., sim(f(x), f(a_m))))` with the absolute transform `f` and
+    the relative transform `g`. For anchor sets or seeds as leading axes use `jax.vmap`.
+
+    Args:
+        latents: `[n, d]`.
+        anchors: `[m, d]`, encoded by the encoder that made the latents.
+        similarity: a name of `relrep_jax.similarities.SIMILARITIES`, or any function
+            `([n, d], [m, d]) -> [n, m]`.
+        absolute_transform: applied to latents and anchors before the similarity: a name or a
+            `Transform` (fitted on the anchors), a `FittedTransform`, or a function of one array.
+        relative_transform: the same for the relative space; where it has to be fitted, that is
+            done on the relative space of the anchors themselves, `[m, m]`.
+
+    Returns:
+        The relative space `[n, m]`, in the dtype of the latents. Distances are distances: they
+        are not negated, and nothing is normalised unless a transform says so.
+
+    Raises:
+        ValueError: latents and anchors are not matrices of one width, or are empty; unknown
+            similarity or transform; a similarity whose result is not `[n, m]`.
+
+    Reference: Moschella et al. 2023 (arXiv 2209.15430), section 3.
+
+    Example:
+        >>> import jax, relrep_jax as rr
+        >>> z = jax.random.normal(jax.random.key(0), (100, 16))
+        >>> anchors = rr.anchors.uniform(jax.random.key(1), 100, 10)
+        >>> rr.relative_projection(z, z[anchors]).shape
+        (100, 10)
+    """
+    check_same_width(latents, anchors)
+    latents, anchors = jnp.asarray(latents), jnp.asarray(anchors)
+    measure = _similarities.get(similarity)
+    absolute = _transforms.resolve(absolute_transform, anchors)
+    latents, anchors = absolute(latents), absolute(anchors)
+    relative = measure(latents, anchors)
+    expected = (latents.shape[0], anchors.shape[0])
+    if relative.shape != expected:
+        raise ValueError(
+            f"The similarity {similarity!r} gave shape {relative.shape} for latents "
+            f"{latents.shape} and anchors {anchors.shape}; expected {expected}."
+        )
+    if isinstance(relative_transform, str | _transforms.Transform):
+        relative_transform = _transforms.fit(relative_transform, measure(anchors, anchors))
+    return _transforms.resolve(relative_transform, relative)(relative)
+
+
+def product_projection(
+    latents: ArrayLike,
+    anchors: ArrayLike,
+    similarities: Sequence[Similarity] = PAPER_SIMILARITIES,
+    absolute_transform: TransformLike | Sequence[TransformLike] = None,
+    relative_transform: TransformLike | Sequence[TransformLike] = None,
+) -> jax.Array:
+    """A product of invariances: one relative space for each similarity.
+
+    `[r_1(x), ..., r_s(x)]`, each blind to another class of maps. The modules of
+    `relrep_jax.aggregation` turn the product into one space.
+
+    Args:
+        latents: `[n, d]`.
+        anchors: `[m, d]`.
+        similarities: names or functions, as in `relative_projection`; a single one is allowed.
+        absolute_transform: as in `relative_projection`; a list or tuple gives one a similarity.
+        relative_transform: likewise.
+
+    Returns:
+        The product `[s, n, m]`, slices in the order of `similarities`.
+
+    Raises:
+        ValueError: no similarities; a list of transforms of another length; and what
+            `relative_projection` raises.
+
+    Reference: Cannistraci et al. 2024 (arXiv 2310.01211), section 3.
+
+    Example:
+        >>> import jax, relrep_jax as rr
+        >>> z = jax.random.normal(jax.random.key(0), (100, 16))
+        >>> rr.product_projection(z, z[:10], similarities=("cosine", "euclidean")).shape
+        (2, 100, 10)
+    """
+    if isinstance(similarities, str) or callable(similarities):
+        similarities = (similarities,)
+    if not similarities:
+        raise ValueError("similarities is empty: name at least one, such as ('cosine',).")
+
+    def one_each(name: str, transform) -> Sequence[TransformLike]:
+        # A Transform is itself a tuple (of functions), but never a list of transforms.
+        if isinstance(transform, _transforms.Transform) or not isinstance(transform, list | tuple):
+            return (transform,) * len(similarities)
+        if len(transform) != len(similarities):
+            raise ValueError(
+                f"{name} names {len(transform)} transforms for {len(similarities)} similarities; "
+                "give one, or as many as there are similarities."
+            )
+        return transform
+
+    return jnp.stack(
+        [
+            relative_projection(latents, anchors, similarity, absolute, relative)
+            for similarity, absolute, relative in zip(
+                similarities,
+                one_each("absolute_transform", absolute_transform),
+                one_each("relative_transform", relative_transform),
+                strict=True,
+            )
+        ]
+    )

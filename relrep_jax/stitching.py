@@ -1,0 +1,75 @@
+"""Stitching: every encoder with every decoder, without any training in between."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Decode = Callable[[Any, jax.Array], jax.Array]
+"""`(decoder, space) -> prediction`: a decoder is any pytree of arrays."""
+Score = Callable[[jax.Array, Any], jax.Array]
+"""`(prediction, targets) -> score`, of any shape."""
+
+
+def stitching_column(
+    decode: Decode, score: Score, spaces: jax.Array, decoder: Any, targets: Any
+) -> jax.Array:
+    """One decoder with the spaces of every encoder.
+
+    Args:
+        decode: `(decoder, space) -> prediction`.
+        score: `(prediction, targets) -> score [...]`.
+        spaces: `[e, n, d]` or products `[e, s, n, m]`, one an encoder.
+        decoder: pytree of one decoder's arrays.
+        targets: what the predictions are scored against, the same for every encoder.
+
+    Returns:
+        Scores `[e, ...]`.
+    """
+    return jax.vmap(lambda space: score(decode(decoder, space), targets))(spaces)
+
+
+def stitching_grid(
+    decode: Decode, score: Score, spaces: jax.Array, decoders: Any, targets: Any
+) -> jax.Array:
+    """Every encoder's space with every decoder: zero-shot stitching.
+
+    `grid[i, j] = score(decode(decoder_j, space_i), targets)`. Each encoder has encoded the samples
+    once; nothing is trained or fitted. The diagonal is the unstitched models.
+
+    Args:
+        decode: `(decoder, space) -> prediction`, a pure function.
+        score: `(prediction, targets) -> score [...]`.
+        spaces: `[e, n, d]` or products `[e, s, n, m]`, one an encoder.
+        decoders: pytree of arrays with a leading axis of d decoders.
+        targets: what the predictions are scored against.
+
+    Returns:
+        Scores `[e, d, ...]`: encoders along the rows, decoders along the columns.
+
+    Reference: Moschella et al. 2023 (arXiv 2209.15430), section 4.2 and 4.3.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, relrep_jax as rr
+        >>> spaces = jax.random.normal(jax.random.key(0), (3, 10, 4))
+        >>> heads = jax.random.normal(jax.random.key(1), (2, 4, 5))
+        >>> decode = lambda head, space: space @ head
+        >>> score = lambda logits, labels: jnp.mean(jnp.argmax(logits, -1) == labels)
+        >>> rr.stitching_grid(decode, score, spaces, heads, jnp.zeros(10, int)).shape
+        (3, 2)
+    """
+    return jax.vmap(
+        lambda decoder: stitching_column(decode, score, spaces, decoder, targets), out_axes=1
+    )(decoders)
+
+
+def squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean squared error of each sample: `[n, ...], [n, ...] -> [n]`."""
+    axes = tuple(range(1, target.ndim))
+    return jnp.mean(jnp.square(prediction - target), axis=axes)
+
+
+def is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether each sample's largest logit is its label's: `[n, c], [n] -> [n]` of 0 and 1."""
+    return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)

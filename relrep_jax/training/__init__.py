@@ -1,0 +1,1 @@
+"""Training: losses, one step, the compiled loop over steps and seeds, checkpoints, logs."""

@@ -1,0 +1,63 @@
+"""Checkpoints of a run, by orbax: written in the background, whole or not at all."""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+
+class Checkpoints:
+    """The checkpoints of one training in one directory, the newest two kept.
+
+    Use it as a context manager: leaving it waits for what is still being written.
+
+    Args:
+        directory: made when missing.
+    """
+
+    def __init__(self, directory: str | Path):
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        self._manager = ocp.CheckpointManager(
+            Path(directory).absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True),
+        )
+
+    def latest(self) -> int | None:
+        """The epoch of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, epoch: int, state: Any) -> None:
+        """Write `state`, a pytree of arrays, in the background."""
+        self._manager.save(epoch, args=ocp.args.StandardSave(state))
+
+    def restore(self, epoch: int, like: Any) -> Any:
+        """The state of that epoch.
+
+        Args:
+            epoch: what `latest` says.
+            like: a pytree of arrays or `jax.ShapeDtypeStruct`s of the same structure.
+
+        Raises:
+            ValueError: the checkpoint holds other shapes or another structure.
+        """
+        # On one device, whatever the devices were when the checkpoint was written.
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like
+        )
+        return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,142 @@
+"""The seed axis: how one compiled program runs many seeds.
+
+Every array of a run has a leading seed axis. It is split over the devices of a mesh with the
+single axis `seed`; inside a device the seeds run side by side (`vmap`) or one after another
+(`map`). On a CPU the latter is the faster one, with as many XLA host devices as there are cores;
+accelerators want `vmap`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from relrep_jax.checks import lookup
+
+STRATEGIES = ("auto", "map", "vmap")
+
+
+def use_host_devices(count: int | None = None) -> None:
+    """Make XLA show `count` CPU devices (as many as this process may use cores by default).
+
+    Call it before anything else touches JAX; afterwards the number is fixed and the call does
+    nothing. Has no influence on GPUs and TPUs.
+    """
+    if count is None:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        count = count or os.cpu_count() or 1
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        return
+
+
+class SeedPlan(NamedTuple):
+    """Where and how the seed axis runs.
+
+    Attributes:
+        num_seeds: seeds that were asked for.
+        num_slots: the same, rounded up to a multiple of the devices.
+        strategy: `vmap` or `map`, inside each device.
+        mesh: devices along the axis `seed`.
+    """
+
+    num_seeds: int
+    num_slots: int
+    strategy: str
+    mesh: Mesh
+
+    @property
+    def per_seed(self) -> NamedSharding:
+        """Sharding of arrays with a leading seed axis."""
+        return NamedSharding(self.mesh, PartitionSpec("seed"))
+
+    @property
+    def shared(self) -> NamedSharding:
+        """Sharding of arrays that all seeds read."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def pad(self, tree: Any) -> Any:
+        """Repeat the last seed until every device has as many; place the arrays."""
+
+        def pad_leaf(leaf):
+            missing = self.num_slots - leaf.shape[0]
+            if missing:
+                leaf = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])
+            return jax.device_put(leaf, self.per_seed)
+
+        return jax.tree.map(pad_leaf, tree)
+
+    def unpad(self, tree: Any) -> Any:
+        """Drop what `pad` added."""
+        return jax.tree.map(lambda leaf: leaf[: self.num_seeds], tree)
+
+    def share(self, tree: Any) -> Any:
+        """Place arrays that all seeds read on every device."""
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, self.shared), tree)
+
+
+def plan_seeds(
+    num_seeds: int, strategy: str = "auto", devices: Sequence[jax.Device] | None = None
+) -> SeedPlan:
+    """Decide how `num_seeds` seeds run.
+
+    Args:
+        num_seeds: at least 1.
+        strategy: `vmap`, `map`, or `auto`: `map` on CPUs, `vmap` on accelerators.
+        devices: all local ones by default.
+
+    Raises:
+        ValueError: no seeds, or an unknown strategy.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"At least one seed is needed, got {num_seeds}.")
+    lookup("seed strategy", strategy, dict.fromkeys(STRATEGIES))
+    devices = list(jax.local_devices() if devices is None else devices)
+    if strategy == "auto":
+        strategy = "map" if devices[0].platform == "cpu" else "vmap"
+    count = min(len(devices), num_seeds)
+    num_slots = -(-num_seeds // count) * count
+    return SeedPlan(num_seeds, num_slots, strategy, Mesh(np.array(devices[:count]), ("seed",)))
+
+
+def over_seeds(
+    function: Callable[..., Any], plan: SeedPlan, *, donate: bool = False
+) -> Callable[..., Any]:
+    """Compile `function(seed_tree, *shared)` for all seeds at once.
+
+    Args:
+        function: a pure function of one seed's arrays and of arrays that all seeds share.
+        plan: where and how.
+        donate: let the result reuse the memory of the first argument.
+
+    Returns:
+        A jitted function of the same arguments, the first and the result with a leading seed
+        axis of `plan.num_slots`.
+    """
+
+    def on_device(seed_tree, *shared):
+        def one_seed(seed):
+            return function(seed, *shared)
+
+        if plan.strategy == "map":
+            return jax.lax.map(one_seed, seed_tree)
+        return jax.vmap(one_seed)(seed_tree)
+
+    @jax.jit(donate_argnums=(0,) if donate else ())
+    def run(seed_tree, *shared):
+        per_seed, replicated = PartitionSpec("seed"), PartitionSpec()
+        return jax.shard_map(
+            on_device,
+            mesh=plan.mesh,
+            in_specs=(per_seed,) + (replicated,) * len(shared),
+            out_specs=per_seed,
+            # Seeds never talk to one another, and custom derivative rules carry no such types.
+            check_vma=False,
+        )(seed_tree, *shared)
+
+    return run

@@ -1,0 +1,151 @@
+"""Training many seeds of one model: compiled calls, checkpoints, and what is said of each epoch."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from relrep_jax.models.functional import PureModel
+from relrep_jax.training.checkpoints import Checkpoints
+from relrep_jax.training.loop import Loss, TrainState, init_state, train_steps
+from relrep_jax.training.seeds import SeedPlan, over_seeds
+
+
+class Epoch(NamedTuple):
+    """What a training says at the end of an epoch.
+
+    Attributes:
+        number: epochs done, from 1.
+        step: steps done.
+        seconds: wall time of the epoch; the first one holds the compilation.
+        metrics: name to `[seeds]`, means over the steps of the epoch.
+    """
+
+    number: int
+    step: int
+    seconds: float
+    metrics: dict[str, np.ndarray]
+
+
+def calls_per_epoch(steps_per_epoch: int, log_every: int) -> list[int]:
+    """How many steps each compiled call of an epoch takes: all, or `log_every` at a time."""
+    if not log_every or log_every >= steps_per_epoch:
+        return [steps_per_epoch]
+    whole, rest = divmod(steps_per_epoch, log_every)
+    return [log_every] * whole + ([rest] if rest else [])
+
+
+def train(
+    model: PureModel,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    data: Any,
+    *,
+    seeds: Sequence[int],
+    plan: SeedPlan,
+    epochs: int,
+    batch_size: int,
+    make_context: Callable[[Any], Any] = lambda data: None,
+    log_every: int = 0,
+    checkpoint_directory: Path | None = None,
+    checkpoint_every: int = 1,
+    on_resume: Callable[[int], None] = lambda epoch: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> TrainState:
+    """Train all seeds; go on from the newest checkpoint where there is one.
+
+    A run that was stopped at any moment and is called again with the same arguments takes the
+    same steps as one that was never stopped.
+
+    Args:
+        model, loss, optimizer: of one seed.
+        data: pytree of arrays `[num_samples, ...]`, placed with `plan.share`.
+        seeds: the seed numbers.
+        plan: how the seed axis runs (`plan_seeds(len(seeds))`).
+        epochs: how many in all.
+        batch_size: samples in a step, at most `num_samples`.
+        make_context: `data -> context` of the loss, such as the anchors' images.
+        log_every: steps in one compiled call; 0 means an epoch.
+        checkpoint_directory: where checkpoints lie; None writes none.
+        checkpoint_every: epochs between checkpoints; the last epoch always has one.
+        on_resume: told the epoch that training goes on from, 0 at a fresh start.
+        on_epoch: told of every epoch at its end.
+
+    Returns:
+        The state with a leading axis of `len(seeds)` on every leaf.
+
+    Raises:
+        ValueError: a batch larger than the data.
+    """
+    num_samples = jax.tree.leaves(data)[0].shape[0]
+    if not 1 <= batch_size <= num_samples:
+        raise ValueError(
+            f"batch_size must lie in 1 .. {num_samples}, the number of training samples, got "
+            f"{batch_size}."
+        )
+    steps_per_epoch = num_samples // batch_size
+    calls = calls_per_epoch(steps_per_epoch, log_every)
+    run = {
+        num_steps: over_seeds(
+            partial(_steps, loss, optimizer, make_context, batch_size, num_steps),
+            plan,
+            donate=True,
+        )
+        for num_steps in set(calls)
+    }
+    init = jax.jit(jax.vmap(partial(init_state, model, optimizer)))
+    seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
+
+    with Checkpoints(checkpoint_directory) if checkpoint_directory else _NoCheckpoints() as saved:
+        done = saved.latest() or 0
+        on_resume(done)
+        state = saved.restore(done, jax.eval_shape(init, seed_array)) if done else init(seed_array)
+        if done >= epochs:
+            return state
+        state = plan.pad(state)
+        for epoch in range(done + 1, epochs + 1):
+            start = time.monotonic()
+            parts = []
+            for num_steps in calls:
+                state, metrics = run[num_steps](state, data)
+                parts.append(metrics)
+            means = {
+                name: np.average(
+                    [np.asarray(part[name])[: plan.num_seeds] for part in parts],
+                    axis=0,
+                    weights=calls,
+                )
+                for name in parts[0]
+            }
+            if epoch == epochs or epoch % checkpoint_every == 0:
+                saved.save(epoch, plan.unpad(state))
+            on_epoch(Epoch(epoch, epoch * steps_per_epoch, time.monotonic() - start, means))
+    return plan.unpad(state)
+
+
+def _steps(loss, optimizer, make_context, batch_size, num_steps, state, data):
+    return train_steps(
+        loss, optimizer, state, data, make_context, batch_size=batch_size, num_steps=num_steps
+    )
+
+
+class _NoCheckpoints:
+    """Stands in for `Checkpoints` where nothing is to be written."""
+
+    def latest(self) -> None:
+        return None
+
+    def save(self, epoch: int, state: Any) -> None:
+        pass
+
+    def __enter__(self) -> "_NoCheckpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
