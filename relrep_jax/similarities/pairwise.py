@@ -1,0 +1,278 @@
+"""The kernels of the pairwise distances: exact, differentiable, and never `[n, m, d]` in memory.
+
+A distance is a reduction over features of a function of `x_i - a_j`. It is accumulated a group of
+features at a time, in tiles of rows and anchors that stay in cache. The derivative is written
+as a sum over groups of anchors (for the samples) and groups of samples (for the anchors), so that
+its transpose, the gradient, is as lean as the distance itself.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_batching import sequential_vmap
+from jax.custom_derivatives import SymbolicZero
+
+# Features, or vectors in the derivative, that one step of a scan takes. XLA fuses them into one
+# loop that reads and writes the accumulator once.
+GROUP = 16
+# Rows and anchors of a tile on CPU: accumulator and operands stay in the second-level cache.
+TILE_ROWS, TILE_ANCHORS = 256, 512
+# From this many n*m*d on, Euclidean distances come from a matrix product.
+MATMUL_SIZE = 2**28
+MATMUL_WIDTH = 64
+# Squared distances below this part of |x|^2 + |a|^2 have lost digits in that product.
+CANCELLED = 0.03
+# Rows that are computed anew at a time.
+MEND_ROWS = 128
+
+
+def manhattan(x: Array, a: Array) -> Array:
+    """Sum of absolute differences, `x [n, d]`, `a [m, d]` of one floating dtype to `[n, m]`."""
+    return _compiled("manhattan", 1.0, x, a)
+
+
+def chebyshev(x: Array, a: Array) -> Array:
+    """Largest absolute difference, `[n, m]`."""
+    return _compiled("chebyshev", 1.0, x, a)
+
+
+def minkowski(x: Array, a: Array, p: float) -> Array:
+    """`(sum |x - a|^p)^(1/p)`, `[n, m]`, for 1 < p < inf."""
+    return _compiled("minkowski", p, x, a)
+
+
+def euclidean(x: Array, a: Array) -> Array:
+    """Euclidean distance, `[n, m]`, without cancellation."""
+    return _compiled("euclidean", 2.0, x, a)
+
+
+def power_of_two(x: Array, axis: int | None = None) -> Array:
+    """A power of two within a factor of two of the largest finite magnitude; 1 where all is zero.
+
+    Dividing by it is exact and keeps squares from overflowing and underflowing. It is a constant
+    to differentiation.
+    """
+    x = lax.stop_gradient(x)
+    largest = jnp.max(jnp.where(jnp.isfinite(x), jnp.abs(x), 0), axis, keepdims=axis is not None)
+    # The exponent's bits alone; neither the power nor its reciprocal may leave the normal range.
+    limit = 2.0 ** (jnp.finfo(x.dtype).maxexp - 8)
+    bits = jnp.int32 if x.dtype.itemsize == 4 else jnp.int64
+    exponent = lax.bitcast_convert_type(jnp.asarray(jnp.inf, x.dtype), bits)
+    power = lax.bitcast_convert_type(jnp.clip(largest, 1 / limit, limit), bits) & exponent
+    return jnp.where(largest > 0, lax.bitcast_convert_type(power, x.dtype), 1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _distance(kind: str, p: float, x: Array, a: Array) -> Array:
+    (n, d), m = x.shape, a.shape[0]
+    large = d >= MATMUL_WIDTH and n * m * d >= MATMUL_SIZE
+    if kind == "euclidean" and large and not (_is_sharded(x) or _is_sharded(a)):
+        return _euclidean_by_product(x, a)
+    return _direct(kind, p, x, a)
+
+
+@partial(_distance.defjvp, symbolic_zeros=True)
+def _distance_jvp(kind, p, primals, tangents):
+    x, a = primals
+    dx, da = tangents
+    out = _distance(kind, p, x, a)
+    weight, column, factor = _slope(kind, p, x, a, out)
+    tangent = jnp.zeros_like(out)
+    if not isinstance(dx, SymbolicZero):
+        tangent = tangent + _directional(weight, x, a, column, dx).T
+    if not isinstance(da, SymbolicZero):
+        # x and a change places: every weight is odd in the difference, and so is the derivative.
+        column = None if column is None else column.T
+        tangent = tangent + _directional(weight, a, x, column, da)
+    return out, tangent if factor is None else factor * tangent
+
+
+# So that calls outside of `jit` compile once a shape.
+_compiled = jax.jit(_distance, static_argnums=(0, 1))
+
+
+# --- distances ---------------------------------------------------------------------------------
+
+
+def _direct(kind: str, p: float, x: Array, a: Array) -> Array:
+    """The distance by differences, in tiles on CPU and all at once elsewhere."""
+    tile = partial(_tile, kind, p)
+    if kind == "euclidean":
+        scale = jnp.maximum(power_of_two(x), power_of_two(a))
+        unscale = 1 / scale
+        tile = lambda x, a: _tile(kind, p, x * unscale, a * unscale) * scale  # noqa: E731
+    small = x.shape[0] <= TILE_ROWS and a.shape[0] <= TILE_ANCHORS
+    if small or _is_sharded(x) or _is_sharded(a):
+        return tile(x, a)
+    return lax.platform_dependent(x, a, cpu=partial(_tiled, tile), default=tile)
+
+
+def _is_sharded(x: Array) -> bool:
+    """Whether the type of `x` spreads an axis over devices, so that it can't be cut into tiles."""
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
+
+
+def _tiled(tile: Callable[[Array, Array], Array], x: Array, a: Array) -> Array:
+    """`tile` over blocks of rows and anchors.
+
+    The last block of an axis overlaps the one before it instead of being padded, so that neither
+    the samples nor the result are copied.
+    """
+    rows, row_blocks = _block(x.shape[0], TILE_ROWS)
+    anchors, anchor_blocks = _block(a.shape[0], TILE_ANCHORS)
+
+    def step(index, out):
+        row = jnp.minimum((index // anchor_blocks) * rows, x.shape[0] - rows)
+        anchor = jnp.minimum((index % anchor_blocks) * anchors, a.shape[0] - anchors)
+        block = tile(
+            lax.dynamic_slice_in_dim(x, row, rows), lax.dynamic_slice_in_dim(a, anchor, anchors)
+        )
+        return lax.dynamic_update_slice(out, block, (row, anchor))
+
+    # Every element is overwritten. Made from the inputs, so that it is mapped and sharded as they.
+    out = jnp.broadcast_to((x[0, 0] + a[0, 0]) * 0, (x.shape[0], a.shape[0]))
+    return lax.fori_loop(0, row_blocks * anchor_blocks, step, out)
+
+
+def _block(size: int, limit: int) -> tuple[int, int]:
+    """Size and number of even blocks, none larger than `limit`, that cover an axis."""
+    blocks = -(-size // limit)
+    return -(-size // blocks), blocks
+
+
+def _tile(kind: str, p: float, x: Array, a: Array) -> Array:
+    """The distance of all rows of `x` to all of `a`."""
+    if kind == "manhattan":
+        return _over_features(lambda out, t: out + jnp.abs(t), x, a)
+    if kind == "euclidean":
+        return jnp.sqrt(_over_features(lambda out, t: out + t * t, x, a))
+    largest = _over_features(lambda out, t: jnp.maximum(out, jnp.abs(t)), x, a)
+    if kind == "chebyshev":
+        return largest
+    # Powers of ratios to the largest difference can neither overflow nor all underflow.
+    unscale = reciprocal(largest)
+    total = _over_features(lambda out, t: out + _power(jnp.abs(t) * unscale, p), x, a)
+    return largest * jnp.where(largest > 0, total, 1) ** (1 / p)
+
+
+def _over_features(step: Callable[[Array, Array], Array], x: Array, a: Array) -> Array:
+    """Fold `step(accumulator, x_k - a_k)` over features `k`, from an accumulator of zeros."""
+    d = x.shape[1]
+    first = d % GROUP or min(d, GROUP)
+
+    def fold(out, pair):
+        x, a = pair
+        for k in range(x.shape[0]):
+            out = step(out, x[k][:, None] - a[k][None, :])
+        return out
+
+    x, a = x.T, a.T
+    out = fold(jnp.zeros((), x.dtype), (x[:first], a[:first]))
+    if first == d:
+        return out
+    rest = jax.tree.map(lambda v: v[first:].reshape(-1, GROUP, v.shape[1]), (x, a))
+    return lax.scan(lambda out, pair: (fold(out, pair), None), out, rest)[0]
+
+
+@sequential_vmap
+def _euclidean_by_product(x: Array, a: Array) -> Array:
+    """Euclidean distances from one matrix product, mended where it lost digits.
+
+    `|x|^2 - 2 x.a + |a|^2` about the anchors' mean; rows in which any of it cancels are computed
+    anew from differences. Mapped one problem after another: a map of the loop over such rows
+    would copy the whole result at each of its steps.
+    """
+    n = x.shape[0]
+    scale = jnp.maximum(power_of_two(x), power_of_two(a))
+    unscale = 1 / scale
+    centre = jnp.mean(a * unscale, axis=0)
+    centred, centred_a = x * unscale - centre, a * unscale - centre
+    norms = jnp.sum(centred * centred, axis=1)[:, None] + jnp.sum(centred_a * centred_a, axis=1)
+    squares = norms - 2 * jnp.matmul(centred, centred_a.T, precision=lax.Precision.HIGHEST)
+    # Written so that NaN, which infinite entries leave behind, counts as lost.
+    lost = ~jnp.all(squares >= CANCELLED * norms, axis=1)
+    out = jnp.sqrt(jnp.maximum(squares, 0)) * scale
+
+    count = jnp.sum(lost)
+    rows = jnp.argsort(~lost, stable=True)
+    rows = jnp.where(jnp.arange(n) < count, rows, n)
+    rows = jnp.pad(rows, (0, -n % MEND_ROWS), constant_values=n)
+
+    def mend(state):
+        done, out = state
+        chunk = lax.dynamic_slice_in_dim(rows, done, MEND_ROWS)
+        exact = _tile("euclidean", 2.0, x.at[chunk].get(mode="clip") * unscale, a * unscale)
+        return done + MEND_ROWS, out.at[chunk].set(exact * scale, mode="drop")
+
+    return lax.while_loop(lambda state: state[0] < count, mend, (count * 0, out))[1]
+
+
+# --- derivatives -------------------------------------------------------------------------------
+
+
+def _slope(kind: str, p: float, x: Array, a: Array, out: Array):
+    """The derivative of a distance by a difference `t`: `factor * weight(t, column)`.
+
+    `column` and `factor` are `[n, m]` or None.
+    """
+    if kind == "manhattan":
+        return lambda t, _: jnp.sign(t), None, None
+    if kind == "euclidean":
+        return lambda t, _: t, None, reciprocal(out)
+    if kind == "minkowski":
+        # Differences of zero have slope zero; a power of 0 < p - 1 < 1 has no derivative there.
+        slope = lambda r: jnp.where(r > 0, _power(jnp.where(r > 0, r, 1), p - 1), 0)  # noqa: E731
+        return lambda t, unscale: jnp.sign(t) * slope(jnp.abs(t) * unscale), reciprocal(out), None
+    # Features that tie for the largest difference share the derivative.
+    out = lax.stop_gradient(out)
+    ties = _ties(lax.stop_gradient(x), lax.stop_gradient(a), out)
+    return lambda t, out: jnp.where(jnp.abs(t) == out, jnp.sign(t), 0), out, 1 / ties
+
+
+def _ties(x: Array, a: Array, largest: Array) -> Array:
+    """How many features reach the largest difference; 1 where NaN keeps any from it."""
+    count = _over_features(lambda count, t: count + (jnp.abs(t) == largest), x, a)
+    return jnp.maximum(count, 1)
+
+
+def _directional(
+    weight: Callable, x: Array, a: Array, column: Array | None, tangent: Array
+) -> Array:
+    """`sum_k weight(x_ik - a_jk) tangent_ik`, `[m, n]`, a group of `a` at a time.
+
+    Weights are made anew in the transpose (`jax.checkpoint`), where they are `[n, d]` for one
+    `a_j`, and kept by neither.
+    """
+    column = None if column is None else column.T[:, :, None]
+
+    @jax.checkpoint
+    def group(tangent, pair):
+        a, column = pair
+        return jnp.stack(
+            [
+                jnp.sum(weight(x - a[j], None if column is None else column[j]) * tangent, axis=1)
+                for j in range(a.shape[0])
+            ]
+        )
+
+    m = a.shape[0]
+    first = m % GROUP or min(m, GROUP)
+    out = group(tangent, jax.tree.map(lambda v: v[:first], (a, column)))
+    if first == m:
+        return out
+    rest = jax.tree.map(lambda v: v[first:].reshape(-1, GROUP, *v.shape[1:]), (a, column))
+    rest = lax.map(partial(group, tangent), rest)
+    return jnp.concatenate([out, rest.reshape(m - first, -1)])
+
+
+def reciprocal(x: Array) -> Array:
+    """`1 / x`, and 0 where `x` is 0."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+
+
+def _power(x: Array, p: float) -> Array:
+    """`x ** p` for `x >= 0`, by multiplications where p is a small whole number."""
+    return lax.integer_pow(x, int(p)) if p == int(p) and p <= 8 else x**p
