@@ -1,5 +1,8 @@
 """The convolution and its transpose against `lax`'s, in values, gradients and batching."""
 
+import subprocess
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -273,6 +276,46 @@ def test_shard_map_over_seeds_and_over_images():
         one, mesh=mesh, in_specs=(P("device"), P()), out_specs=(P("device"), P()), check_vma=True
     )
     close(jax.jit(shared)(x[0], kernel[0]), gradients(plain, x[0], kernel[0]))
+
+
+TWO_DEVICES = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from relrep_jax.models.convolution import convolve
+
+mesh = jax.make_mesh((2,), ("device",), axis_types=(AxisType.Auto,))
+x = jax.random.normal(jax.random.key(0), (4, 6, 5, 5, 2))
+kernel = jax.random.normal(jax.random.key(1), (4, 3, 3, 2, 3))
+
+def gradients(x, kernel):
+    return jax.grad(lambda x, k: jnp.sum(jnp.sin(convolve(x, k, 2, 1))), (0, 1))(x, kernel)
+
+def close(a, b):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
+
+def sharded(f, *specs):
+    return jax.jit(jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=specs))
+
+# Seeds over devices; images over devices with one kernel; kernels over devices with one batch.
+every_seed = jax.vmap(gradients)
+close(sharded(every_seed, P("device"), P("device"))(x, kernel), every_seed(x, kernel))
+close(sharded(gradients, P("device"), P())(x[0], kernel[0]), gradients(x[0], kernel[0]))
+in_turn = lambda x, k: jax.tree.map(lambda *g: sum(g), *[gradients(x, k[i]) for i in range(4)])[0]
+on_each = lambda x, k: jax.grad(
+    lambda x, k: jnp.sum(jnp.sin(jax.vmap(lambda k: convolve(x, k, 2, 1))(k))), (0, 1)
+)(x, k)
+close(sharded(on_each, P(), P("device"))(x[0], kernel)[0], in_turn(x[0], kernel))
+print("agree")
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_agree_with_one():
+    result = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True)
+    assert "agree" in result.stdout, result.stderr
 
 
 def lowered(platform, *, lead, kernel_lead):
