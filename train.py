@@ -13,55 +13,34 @@ import shlex
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import config_flags
 from rich.console import Console
 
+from relrep_jax.experiments.flags import HelpWanted, parse_arguments
 from relrep_jax.training.seeds import use_host_devices
 
-ROOT = Path(__file__).resolve().parent
-CONFIG = config_flags.DEFINE_config_file(
-    "config", str(ROOT / "configs" / "default.py"), "What to run: a file with get_config()."
-)
-WORKDIR = flags.DEFINE_string("workdir", "", "Where results go [runs/<name of the config>].")
+DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.py"
 
 
-def parse_flags(arguments: list[str]) -> list[str]:
-    """Flags and config overrides; a bad one ends with a message instead of a traceback."""
-    try:
-        return app.parse_flags_with_usage(arguments)
-    except Exception as error:
-        # ml_collections lets whatever goes wrong in a config or an override through.
-        stop(error)
-
-
-def stop(error: BaseException) -> None:
-    """Say what was wrong with the input, and end with exit code 2."""
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    print(f"train.py: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def main(arguments: list[str]) -> None:
-    if len(arguments) > 1:
-        stop(ValueError(f"unknown argument {arguments[1]!r}; see python train.py --help."))
-    logging.set_verbosity(logging.WARNING)
+def main(argv: list[str]) -> int:
     use_host_devices()
-
     from relrep_jax.experiments import get_experiment
     from relrep_jax.experiments.workdir import claim_workdir
 
     try:
-        experiment = get_experiment(CONFIG.value)
-        job = experiment.prepare(CONFIG.value)
-        name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        workdir = claim_workdir(WORKDIR.value or Path("runs") / name, CONFIG.value)
+        config, workdir = parse_arguments(argv, DEFAULT_CONFIG)
+        experiment = get_experiment(config)
+        job = experiment.prepare(config)
+        workdir = claim_workdir(workdir, config)
+    except HelpWanted as wanted:
+        print(f"{__doc__}\n{wanted}")
+        return 0
     except (ValueError, OSError) as error:
-        stop(error)
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
 
-    command = shlex.join(["python", *sys.argv])
-    experiment.run(job, workdir, Console(), command)
+    experiment.run(job, workdir, Console(), command=shlex.join(["python", *argv]))
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    sys.exit(main(sys.argv))

@@ -56,7 +56,7 @@ def default_config() -> ConfigDict:
     config.model.latent_dim = 64
 
     # What the decoder reads. No similarities: the latents themselves.
-    config.representations = ConfigDict()
+    config.representations = ConfigDict(sort_keys=False)
     config.representations.absolute = representation_config()
     config.representations.relative_cosine = representation_config(("cosine",))
     config.representations.product = representation_config(
@@ -176,10 +176,11 @@ def prepare(config: ConfigDict) -> Job:
             "data.test_limit": 0,
         },
     )
-    choice = lookup(
-        "anchor choice", config.anchors.choice, dict.fromkeys(("uniform", "stratified"))
-    )
-    del choice
+    if not config.optimizer.learning_rate > 0:
+        raise ConfigError(
+            f"config.optimizer.learning_rate must be above 0, got {config.optimizer.learning_rate}."
+        )
+    lookup("anchor choice", config.anchors.choice, dict.fromkeys(("uniform", "stratified")))
     representations = {
         name: Representation(
             name,

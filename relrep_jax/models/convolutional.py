@@ -55,7 +55,16 @@ class ConvEncoder(nnx.Module):
         widths = (image_shape[2], *channels)
         self.convolutions = nnx.List(
             [
-                Conv(before, after, kernel_size=3, strides=2, padding=1, rngs=rngs)
+                # The normalisation that follows would take a bias away again.
+                Conv(
+                    before,
+                    after,
+                    kernel_size=3,
+                    strides=2,
+                    padding=1,
+                    use_bias=False,
+                    rngs=rngs,
+                )
                 for before, after in zip(widths[:-1], widths[1:], strict=True)
             ]
         )
@@ -90,6 +99,7 @@ class ConvDecoder(nnx.Module):
                     ),
                     strides=2,
                     padding=1,
+                    use_bias=False,
                     rngs=rngs,
                 )
                 for before, after, small, large in zip(

@@ -1,0 +1,106 @@
+"""Command-line arguments of `train.py`: a config file, overrides of its fields, a workdir."""
+
+import runpy
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from relrep_jax.experiments.config import ConfigError, flatten
+
+
+class Arguments(NamedTuple):
+    """What the command line says.
+
+    Attributes:
+        config: with the overrides in it.
+        workdir: where results go.
+    """
+
+    config: ConfigDict
+    workdir: Path
+
+
+class HelpWanted(Exception):
+    """The user asked for help; the message is the help."""
+
+
+def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
+    """Read `--config=FILE --config.field=value --workdir=DIR`.
+
+    Args:
+        argv: the program's name and its arguments.
+        default_config: the config file where none is named.
+
+    Returns:
+        The arguments; the workdir is `runs/<name of the config file>` where none is named.
+
+    Raises:
+        ConfigError: anything wrong with them; the message says what.
+        HelpWanted: `--help` or `-h` is among them.
+    """
+    argv = list(argv)
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "workdir", "", "Where results go [runs/<name of the config>].", flag_values=values
+    )
+    if not any(word.lstrip("-").split("=")[0] == "config" for word in argv[1:]):
+        argv.insert(1, f"--config={default_config}")
+    file = _config_file(argv)
+    if not file.name or not file.is_file():
+        known = ", ".join(sorted(path.name for path in default_config.parent.glob("*.py")))
+        raise ConfigError(
+            f"There is no config file {str(file)!r}. Those in {default_config.parent}: {known}."
+        )
+    holder = config_flags.DEFINE_config_file(
+        "config", None, f"What to run [{default_config}].", flag_values=values, sys_argv=argv
+    )
+    if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
+        raise HelpWanted(values.main_module_help())
+    try:
+        rest = values(argv)
+        config = holder.value
+    except flags.Error as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:
+        unknown = _unknown_field(file, argv) if isinstance(error, AttributeError) else ""
+        if unknown:
+            raise ConfigError(unknown) from error
+        # Config files are the user's own Python and may raise anything.
+        raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+    if len(rest) > 1:
+        raise ConfigError(
+            f"Unknown argument {rest[1]!r}. Fields are set with --config.FIELD=VALUE; see --help."
+        )
+    return Arguments(config, Path(values["workdir"].value or Path("runs") / file.stem))
+
+
+def _config_file(argv: Sequence[str]) -> Path:
+    for index, word in enumerate(argv):
+        name, found, value = word.lstrip("-").partition("=")
+        if index and name == "config":
+            value = value if found else (argv[index + 1] if index + 1 < len(argv) else "")
+            # ml_collections passes what follows a colon to get_config.
+            return Path(value.split(":", 1)[0])
+    raise ConfigError("No config file is named.")
+
+
+def _unknown_field(file: Path, argv: Sequence[str]) -> str:
+    """What to say of the first override that names no field of the config; empty if all do."""
+    config = runpy.run_path(str(file))["get_config"]()
+    leaves = list(flatten(config))
+    groups = {leaf.rsplit(".", depth)[0] for leaf in leaves for depth in range(leaf.count(".") + 1)}
+    for word in argv[1:]:
+        name = word.lstrip("-").split("=")[0]
+        if name.startswith("config.") and name.removeprefix("config.") not in groups:
+            field = name.removeprefix("config.")
+            nearest = get_close_matches(field, leaves, n=1, cutoff=0.5)
+            hint = f" Did you mean config.{nearest[0]}?" if nearest else ""
+            fields = ", ".join(leaf for leaf in leaves if leaf.split(".")[0] == field.split(".")[0])
+            return (
+                f"Unknown config field config.{field}.{hint} Fields: {fields or ', '.join(leaves)}."
+            )
+    return ""

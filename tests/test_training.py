@@ -1,0 +1,291 @@
+"""Training: losses, optimisers, the compiled loop, seeds, checkpoints."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from relrep_jax.models.functional import functional
+from relrep_jax.training import losses
+from relrep_jax.training.loop import init_state, train_steps
+from relrep_jax.training.optimizers import make_optimizer, make_schedule
+from relrep_jax.training.seeds import over_seeds, plan_seeds
+from relrep_jax.training.trainer import calls_per_epoch, train
+
+NUM_SAMPLES, WIDTH = 50, 5
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return {
+        "x": jnp.asarray(rng.normal(size=(NUM_SAMPLES, WIDTH)), jnp.float32),
+        "index": jnp.arange(NUM_SAMPLES),
+    }
+
+
+class Model(nnx.Module):
+    def __init__(self, rngs):
+        # Without a bias: before a batch normalisation its gradient is mere rounding noise,
+        # which Adam would blow up.
+        self.first = nnx.Linear(WIDTH, 8, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.last = nnx.Linear(8, WIDTH, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        return self.last(jax.nn.tanh(self.norm(self.first(x), use_running_average=not train)))
+
+
+MODEL = functional(Model)
+OPTIMIZER = make_optimizer("adam", 1e-2, clip_norm=1.0)
+
+
+def loss(variables, batch, context, key):
+    noise = 0.01 * jax.random.normal(key, batch["x"].shape)
+    prediction, stats = MODEL.apply(variables, "__call__", batch["x"] + noise, train=True)
+    return jnp.mean(jnp.square(prediction - batch["x"])), (stats, {"rows": jnp.sum(batch["index"])})
+
+
+def run(seeds, *, strategy="auto", epochs=3, **options):
+    plan = plan_seeds(len(seeds), strategy)
+    options = {"batch_size": 8, **options}
+    return train(
+        MODEL, options.pop("loss", loss), OPTIMIZER, plan.share(data()),
+        seeds=seeds, plan=plan, epochs=epochs, **options,
+    )  # fmt: skip
+
+
+class LossTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_losses_agree_with_numpy(self):
+        rng = np.random.default_rng(0)
+        p, t = rng.random((2, 6, 4, 4, 1))
+        error = (t - p) ** 2
+        sigma = np.sqrt(error.mean())
+        expected = (0.5 * error / sigma**2 + np.log(sigma)).sum() / 6
+        result = self.variant(losses.optimal_sigma_nll)(np.float32(p), np.float32(t))
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+        mse = self.variant(losses.mean_squared_error)(np.float32(p), np.float32(t))
+        np.testing.assert_allclose(mse, error.mean(), rtol=1e-5)
+        logits, labels = rng.normal(size=(6, 3)), np.array([0, 1, 2, 0, 1, 2])
+        expected = -np.mean(
+            (logits - np.log(np.exp(logits).sum(1, keepdims=True)))[range(6), labels]
+        )
+        result = self.variant(losses.cross_entropy)(np.float32(logits), labels)
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_the_optimal_sigma_is_optimal():
+    """No other variance gives the batch a higher likelihood."""
+    rng = np.random.default_rng(0)
+    p, t = np.float32(rng.random((2, 6, 10)))
+    best = losses.optimal_sigma_nll(p, t)
+    for sigma in (0.1, 0.3, 0.5, 1.0):
+        other = (0.5 * ((t - p) / sigma) ** 2 + np.log(sigma)).sum() / 6
+        assert other > best
+
+
+def test_a_perfect_reconstruction_has_a_finite_loss_and_gradient():
+    x = jnp.ones((4, 3))
+    value, gradient = jax.value_and_grad(losses.optimal_sigma_nll)(x, x)
+    assert jnp.isfinite(value)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_optimizers_by_name():
+    params = {"w": jnp.ones(3)}
+    for name in ("adam", "sgd", "lion", "adamw"):
+        optimizer = make_optimizer(name, 0.1)
+        updates, _ = optimizer.update({"w": jnp.ones(3)}, optimizer.init(params), params)
+        assert (updates["w"] < 0).all()
+    clipped = make_optimizer("sgd", 1.0, clip_norm=0.5)
+    updates, _ = clipped.update({"w": jnp.ones(3)}, clipped.init(params), params)
+    np.testing.assert_allclose(jnp.linalg.norm(updates["w"]), 0.5, rtol=1e-5)
+    with pytest.raises(ValueError, match="Did you mean 'adam'"):
+        make_optimizer("adan", 0.1)
+    with pytest.raises(ValueError, match="does not take these options.*moment"):
+        make_optimizer("adam", 0.1, moment=0.9)
+
+
+def test_schedules():
+    schedule = make_schedule("cosine", 0.1, total_steps=100, warmup_steps=10)
+    assert float(schedule(0)) == 0.0
+    np.testing.assert_allclose(schedule(10), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(schedule(100), 0.0, atol=1e-6)
+    assert float(make_schedule("constant", 0.1, 100)(99)) == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="Known: constant, cosine"):
+        make_schedule("step", 0.1, 100)
+    with pytest.raises(ValueError, match="warmup_steps"):
+        make_schedule("constant", 0.1, 100, warmup_steps=100)
+
+
+@pytest.mark.parametrize(
+    ("steps", "log_every", "expected"),
+    [(10, 0, [10]), (10, 10, [10]), (10, 25, [10]), (10, 4, [4, 4, 2]), (10, 5, [5, 5])],
+)
+def test_calls_cover_an_epoch(steps, log_every, expected):
+    assert calls_per_epoch(steps, log_every) == expected
+
+
+def test_an_epoch_shows_each_sample_once_in_an_order_of_the_seed_and_the_epoch():
+    seen = []
+
+    def spy(variables, batch, context, key):
+        value, (stats, _) = loss(variables, batch, context, key)
+        return value, (stats, {"index": batch["index"].astype(jnp.float32)})
+
+    step = jax.jit(
+        lambda state: train_steps(
+            spy, OPTIMIZER, state, data(), lambda data: None, batch_size=10, num_steps=1
+        )
+    )
+    for seed in (0, 1):
+        state = init_state(MODEL, OPTIMIZER, jnp.uint32(seed))
+        for _epoch in range(2):
+            orders = []
+            for _step in range(5):
+                state, metrics = step(state)
+                orders.extend(np.asarray(metrics["index"]).astype(int).tolist())
+            assert sorted(orders) == list(range(NUM_SAMPLES))
+            seen.append(tuple(orders))
+    assert len(set(seen)) == 4
+
+
+def test_steps_in_one_call_equal_steps_in_many():
+    @partial(jax.jit, static_argnums=1)
+    def take(state, count):
+        return train_steps(
+            loss, OPTIMIZER, state, data(), lambda data: None, batch_size=8, num_steps=count
+        )[0]
+
+    start = init_state(MODEL, OPTIMIZER, jnp.uint32(3))
+    many = start
+    for _ in range(3):
+        many = take(many, 2)
+    chex.assert_trees_all_close(take(start, 6).variables, many.variables, rtol=1e-5, atol=1e-6)
+
+
+def test_log_every_changes_nothing_but_the_number_of_calls():
+    whole, parts = run([0, 1]), run([0, 1], log_every=4)
+    chex.assert_trees_all_close(whole.variables, parts.variables, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_a_seed_among_many_equals_the_seed_alone(strategy):
+    together = run([4, 7, 9], strategy=strategy)
+    alone = run([7], strategy=strategy)
+    second = jax.tree.map(lambda leaf: leaf[1:2], together.variables)
+    chex.assert_trees_all_close(second, alone.variables, rtol=1e-5, atol=1e-6)
+
+
+def test_strategies_agree_and_seeds_differ():
+    mapped, vmapped = run([0, 1], strategy="map"), run([0, 1], strategy="vmap")
+    chex.assert_trees_all_close(mapped.variables, vmapped.variables, rtol=1e-4, atol=1e-5)
+    kernel = mapped.variables.params["first"]["kernel"]
+    assert jnp.abs(kernel[0] - kernel[1]).max() > 0.01
+
+
+def test_training_lowers_the_loss_and_moves_the_running_statistics():
+    history = []
+    state = run([0, 1], epochs=20, on_epoch=lambda epoch: history.append(epoch.metrics["loss"]))
+    assert (history[-1] < 0.7 * history[0]).all()
+    assert jnp.abs(state.variables.stats["norm"]["mean"]).max() > 0.01
+    assert state.step.tolist() == [120, 120]
+
+
+def test_a_plan_says_how_the_axis_is_run():
+    plan = plan_seeds(5)
+    assert plan.strategy == ("map" if jax.default_backend() == "cpu" else "vmap")
+    assert plan.num_slots % plan.mesh.size == 0
+    assert plan_seeds(3, "vmap").strategy == "vmap"
+    with pytest.raises(ValueError, match="At least one seed is needed, got 0"):
+        plan_seeds(0)
+    with pytest.raises(ValueError, match="Known: auto, map, vmap"):
+        plan_seeds(2, "pmap")
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_over_seeds_pads_to_the_devices_and_shares_the_rest(strategy):
+    plan = plan_seeds(3, strategy)
+    function = over_seeds(lambda x, y: x * 2 + y, plan)
+    result = function(plan.pad(jnp.arange(3.0)), plan.share(jnp.float32(1)))
+    assert result.shape == (plan.num_slots,)
+    np.testing.assert_allclose(plan.unpad(result), [1, 3, 5])
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path, stop_after):
+    whole = run([0, 1, 2], epochs=5, checkpoint_directory=tmp_path / "whole", checkpoint_every=2)
+
+    def stop(epoch):
+        if epoch.number == stop_after:
+            raise Stop
+
+    options = {"epochs": 5, "checkpoint_directory": tmp_path / "part", "checkpoint_every": 2}
+    with pytest.raises(Stop):
+        run([0, 1, 2], on_epoch=stop, **options)
+    resumed, epochs = [], []
+    part = run(
+        [0, 1, 2],
+        on_resume=resumed.append,
+        on_epoch=lambda epoch: epochs.append(epoch.number),
+        **options,
+    )
+    assert resumed == [stop_after // 2 * 2]
+    assert epochs == list(range(resumed[0] + 1, 6))
+    chex.assert_trees_all_equal(whole.variables, part.variables)
+    # A third call finds everything done.
+    epochs.clear()
+    again = run([0, 1, 2], on_epoch=lambda epoch: epochs.append(epoch.number), **options)
+    assert epochs == []
+    chex.assert_trees_all_equal(whole.variables, again.variables)
+
+
+def test_a_seed_that_diverges_leaves_the_others_untouched():
+    seeds = [0, 1, 2]
+    first = jax.vmap(lambda s: init_state(MODEL, OPTIMIZER, s).variables.params["last"]["kernel"])(
+        jnp.arange(3, dtype=jnp.uint32)
+    )[:, 0, 0]
+    worst = int(jnp.argmax(first))
+    threshold = float(jnp.sort(first)[1] + jnp.sort(first)[2]) / 2
+
+    def poisoned(variables, batch, context, key):
+        value, aux = loss(variables, batch, context, key)
+        return value + jnp.where(
+            variables.params["last"]["kernel"][0, 0] > threshold, jnp.nan, 0.0
+        ), aux
+
+    history = []
+    state = run(
+        seeds, epochs=1, loss=poisoned, on_epoch=lambda e: history.append(e.metrics["loss"])
+    )
+    clean = run(seeds, epochs=1)
+    assert np.isnan(history[0]).tolist() == [seed == worst for seed in seeds]
+    good = jnp.array([seed for seed in seeds if seed != worst])
+    chex.assert_trees_all_close(
+        jax.tree.map(lambda leaf: leaf[good], state.variables),
+        jax.tree.map(lambda leaf: leaf[good], clean.variables),
+        rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match=r"1 \.\. 50, the number of training samples, got 51"):
+        run([0], batch_size=51)
+
+
+def test_any_optax_transformation_will_do():
+    plan = plan_seeds(1)
+    state = train(
+        MODEL, loss, optax.sgd(0.1, momentum=0.9), plan.share(data()),
+        seeds=[0], plan=plan, epochs=1, batch_size=10,
+    )  # fmt: skip
+    assert state.step.tolist() == [5]
