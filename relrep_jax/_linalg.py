@@ -1,7 +1,7 @@
 """Linear algebra shared by the measures and the translations, solid in float32."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,18 +43,48 @@ def default_rcond(x: jax.Array) -> float:
     return float(jnp.finfo(x.dtype).eps) * max(10, min(x.shape))
 
 
-def thin_svd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+class SVD(NamedTuple):
+    """Thin singular value decomposition `x = U diag(s) vt` with `U` in two factors.
+
+    For tall matrices `U = q @ u`, which is never multiplied out: `u` is as small as the short
+    side. Elsewhere `q` is None and `U = u`.
+    """
+
+    q: jax.Array | None
+    u: jax.Array
+    s: jax.Array
+    vt: jax.Array
+
+    def coordinates(self, y: jax.Array) -> jax.Array:
+        """`U^T y`."""
+        return dot(self.u.T, y if self.q is None else dot(self.q.T, y))
+
+    def combine(self, c: jax.Array) -> jax.Array:
+        """`U c`."""
+        c = dot(self.u, c)
+        return c if self.q is None else dot(self.q, c)
+
+
+def thin_svd(x: jax.Array) -> SVD:
     """Thin singular value decomposition of `x [n, d]` by way of a QR of its long side."""
     n, d = x.shape
     if n > d:
         q, r = jnp.linalg.qr(x)
-        u, s, vt = jnp.linalg.svd(r, full_matrices=False)
-        return dot(q, u), s, vt
+        return SVD(q, *jnp.linalg.svd(r, full_matrices=False))
     if n < d:
         q, r = jnp.linalg.qr(x.T)
         u, s, vt = jnp.linalg.svd(r.T, full_matrices=False)
-        return u, s, dot(vt, q.T)
-    return jnp.linalg.svd(x, full_matrices=False)
+        return SVD(None, u, s, dot(vt, q.T))
+    return SVD(None, *jnp.linalg.svd(x, full_matrices=False))
+
+
+def overlap(a: SVD, b: SVD) -> jax.Array:
+    """`U_a^T U_b` of two spaces with the same rows."""
+    if a.q is None:
+        return b.coordinates(a.u).T
+    if b.q is None:
+        return a.coordinates(b.u)
+    return dot(a.u.T, dot(dot(a.q.T, b.q), b.u))
 
 
 def inverse_or_zero(s: jax.Array, cutoff: jax.Array) -> jax.Array:
@@ -93,9 +123,17 @@ def _polar_jvp(primals, tangents):
     return dot(u, vt), out
 
 
+@jax.custom_jvp
 def nuclear_norm(m: jax.Array) -> jax.Array:
     """Sum of the singular values of `m`, with `polar(m)` as its gradient."""
-    return jnp.sum(lax.stop_gradient(polar(m)) * m)
+    return jnp.sum(jnp.linalg.svd(m, compute_uv=False))
+
+
+@nuclear_norm.defjvp
+def _nuclear_norm_jvp(primals, tangents):
+    (m,), (dm,) = primals, tangents
+    factor = polar(m)
+    return jnp.sum(factor * m), jnp.sum(factor * dm)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -106,27 +144,29 @@ def least_squares(x: jax.Array, y: jax.Array, rcond: float) -> jax.Array:
     and not its square. The derivative is that of the pseudo-inverse at constant rank (Golub
     and Pereyra 1973) and finite for repeated and for zero singular values.
     """
-    u, s, vt = thin_svd(x)
-    return dot(vt.T, inverse_or_zero(s, rcond * s[0])[:, None] * dot(u.T, y))
+    factors = thin_svd(x)
+    inverse = inverse_or_zero(factors.s, rcond * factors.s[0])[:, None]
+    return dot(factors.vt.T, inverse * factors.coordinates(y))
 
 
 @least_squares.defjvp
 def _least_squares_jvp(rcond, primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    u, s, vt = thin_svd(x)
+    factors = thin_svd(x)
+    s, vt = factors.s, factors.vt
     keep = (s > rcond * s[0])[:, None]
     inverse = inverse_or_zero(s, rcond * s[0])[:, None]
 
     def pseudo(b):
-        return dot(vt.T, inverse * dot(u.T, b))
+        return dot(vt.T, inverse * factors.coordinates(b))
 
     def pseudo_transposed(c):
-        return dot(u, inverse * dot(vt, c))
+        return factors.combine(inverse * dot(vt, c))
 
     w = pseudo(y)
     across = dot(dx.T, pseudo_transposed(w))
     out = pseudo(dy - dot(dx, w))
-    out = out + pseudo(pseudo_transposed(dot(dx.T, y - dot(x, w))))
+    out = out + dot(vt.T, inverse**2 * dot(vt, dot(dx.T, y - dot(x, w))))
     out = out + across - dot(vt.T, keep * dot(vt, across))
     return w, out
 

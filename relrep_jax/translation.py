@@ -26,7 +26,7 @@ from relrep_jax._linalg import (
     dot,
     inverse_or_zero,
     least_squares,
-    nuclear_norm,
+    overlap,
     polar,
     thin_svd,
     unit_rows,
@@ -144,7 +144,8 @@ def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> Affin
     matrix = polar(cross)
     if scaling:
         size = jnp.sum(x * x)
-        matrix = matrix * jnp.where(size > 0, nuclear_norm(cross) / jnp.where(size > 0, size, 1), 0)
+        stretch = jnp.sum(lax.stop_gradient(matrix) * cross)  # the sum of its singular values
+        matrix = matrix * jnp.where(size > 0, stretch / jnp.where(size > 0, size, 1.0), 0.0)
     return AffineMap(source_mean, matrix, target_mean)
 
 
@@ -254,9 +255,10 @@ def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> Affi
     rank = _check_rank(rank, x, y)
     x, source_mean = centre(as_float(x))
     y, target_mean = centre(as_float(y))
-    u, s, vt = thin_svd(x)
+    factors = thin_svd(x)
+    s, vt = factors.s, factors.vt
     cutoff = default_rcond(x) * s[0]
-    fitted = jnp.where((s > cutoff)[:, None], dot(u.T, y), 0.0)
+    fitted = jnp.where((s > cutoff)[:, None], factors.coordinates(y), 0.0)
     _, _, directions = jnp.linalg.svd(fitted, full_matrices=False)
     kept = directions[:rank]
     matrix = dot(vt.T, inverse_or_zero(s, cutoff)[:, None] * dot(dot(fitted, kept.T), kept))
@@ -289,16 +291,16 @@ def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap
     rank = _check_rank(rank, x, y)
     x, source_mean = centre(as_float(x))
     y, target_mean = centre(as_float(y))
-    ux, sx, vxt = thin_svd(x)
-    uy, sy, vyt = thin_svd(y)
+    factors_x, factors_y = thin_svd(x), thin_svd(y)
+    sx, sy = factors_x.s, factors_y.s
     cut_x, cut_y = default_rcond(x) * sx[0], default_rcond(y) * sy[0]
-    ux, uy = jnp.where(sx > cut_x, ux, 0.0), jnp.where(sy > cut_y, uy, 0.0)
-    p, correlations, qt = jnp.linalg.svd(dot(ux.T, uy), full_matrices=False)
+    cross = overlap(factors_x, factors_y) * ((sx > cut_x)[:, None] & (sy > cut_y))
+    p, correlations, qt = jnp.linalg.svd(cross, full_matrices=False)
     # Variates without correlation are paired at random by the SVD: leave them out.
     real = (correlations > default_rcond(x)) & (jnp.arange(correlations.size) < rank)
     pairing = dot(p * real, qt)
-    whiten = vxt.T * inverse_or_zero(sx, cut_x)
-    unwhiten = jnp.where(sy > cut_y, sy, 0.0)[:, None] * vyt
+    whiten = factors_x.vt.T * inverse_or_zero(sx, cut_x)
+    unwhiten = jnp.where(sy > cut_y, sy, 0.0)[:, None] * factors_y.vt
     return AffineMap(source_mean, dot(dot(whiten, pairing), unwhiten), target_mean)
 
 

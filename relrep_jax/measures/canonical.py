@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from relrep_jax._linalg import centre, default_rcond, dot, nuclear_norm, thin_svd
+from relrep_jax._linalg import SVD, centre, default_rcond, dot, nuclear_norm, overlap, thin_svd
 from relrep_jax.measures._blocks import as_floats, check_pair, divide, unit_scale
 
 
-def _basis(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def _directions(x: jax.Array) -> tuple[SVD, jax.Array]:
     """Thin SVD of the centred `x` and which of its directions are more than rounding error."""
     x = unit_scale(centre(x)[0])
-    u, s, vt = thin_svd(x)
-    return u, s, vt, (s > default_rcond(x) * s[0]) & (s > 0)
+    factors = thin_svd(x)
+    return factors, (factors.s > default_rcond(x) * factors.s[0]) & (factors.s > 0)
 
 
 def _leading(s: jax.Array, real: jax.Array, threshold: float) -> jax.Array:
@@ -47,9 +47,10 @@ def svcca(x: jax.Array, y: jax.Array, threshold: float = 0.99) -> jax.Array:
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}.")
     x, y = as_floats(x, y)
-    (ux, sx, _, real_x), (uy, sy, _, real_y) = _basis(x), _basis(y)
-    kept_x, kept_y = _leading(sx, real_x, threshold), _leading(sy, real_y, threshold)
-    total = nuclear_norm(dot((ux * kept_x).T, uy * kept_y))
+    (svd_x, real_x), (svd_y, real_y) = _directions(x), _directions(y)
+    kept_x = _leading(svd_x.s, real_x, threshold)
+    kept_y = _leading(svd_y.s, real_y, threshold)
+    total = nuclear_norm(overlap(svd_x, svd_y) * (kept_x[:, None] & kept_y))
     count = jnp.minimum(kept_x.sum(), kept_y.sum())
     return jnp.clip(divide(total, count.astype(total.dtype)), 0.0, 1.0)
 
@@ -79,9 +80,11 @@ def pwcca(x: jax.Array, y: jax.Array) -> jax.Array:
     """
     check_pair(x, y)
     x, y = as_floats(x, y)
-    (ux, sx, vxt, real_x), (uy, _, _, real_y) = _basis(x), _basis(y)
-    p, rho, _ = jnp.linalg.svd(dot((ux * real_x).T, uy * real_y), full_matrices=False)
-    weights = jnp.sum(jnp.abs(dot((p * sx[:, None] * real_x[:, None]).T, vxt)), axis=1)
+    (svd_x, real_x), (svd_y, real_y) = _directions(x), _directions(y)
+    cross = overlap(svd_x, svd_y) * (real_x[:, None] & real_y)
+    p, rho, _ = jnp.linalg.svd(cross, full_matrices=False)
+    stretched = p * jnp.where(real_x, svd_x.s, 0.0)[:, None]
+    weights = jnp.sum(jnp.abs(dot(stretched.T, svd_x.vt)), axis=1)
     counted = jnp.arange(rho.size) < jnp.minimum(real_x.sum(), real_y.sum())
     weights = jnp.where(counted, weights, 0.0)
     return jnp.clip(divide(jnp.vdot(weights, rho), weights.sum()), 0.0, 1.0)

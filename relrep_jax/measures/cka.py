@@ -46,7 +46,7 @@ def _hsic(products, a_rows, b_rows, a_diagonal, b_diagonal, debiased: bool) -> j
     rows = jnp.vdot(a_rows - a_mean, b_rows - b_mean)
     if debiased:
         means = a_mean * b_mean * n
-        return products + means * n / ((n - 1) * (n - 2)) - 2 * (rows + means) / (n - 2)
+        return products + means * (n / ((n - 1) * (n - 2))) - 2 * (rows + means) / (n - 2)
     return products - 2 / n * rows - a_mean * b_mean
 
 

@@ -1,10 +1,13 @@
 """Measures of neighbourhoods: who is near whom, by cosine, in each space."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from relrep_jax._linalg import dot, unit_rows
+from relrep_jax._linalg import centre, dot, unit_rows
 from relrep_jax.checks import check_same_width
 from relrep_jax.measures._blocks import (
     as_floats,
@@ -16,27 +19,44 @@ from relrep_jax.measures._blocks import (
 )
 
 
-def _nearest(
-    queries: jax.Array, keys: jax.Array, k: int, *, others: bool
-) -> tuple[jax.Array, jax.Array]:
-    """Cosines and indices `[n, k]` of the `k` rows of `keys` nearest to each of `queries`.
+def _over_scores(visit: Callable[..., Any], queries: jax.Array, keys: jax.Array) -> Any:
+    """`visit(scores [rows, n], own [rows])` over blocks of the queries, its answers joined.
 
-    Both hold unit rows; `others` leaves out the row of a query's own number. Of equally near
-    rows the first comes first.
+    Both hold unit (or zero) rows; `own` are the queries' numbers. A query's scores rank the
+    keys as the cosines do: they are these less `(1 + |q|^2 - |q - m|^2) / 2`, with `m` the mean
+    key. Formed about `m`, they keep the digits that tell neighbours apart where all rows point
+    nearly the same way and all cosines are nearly 1.
     """
     n = queries.shape[0]
-    blocks = split(queries)
-    numbers = split(jnp.arange(n))
+    about, mean = centre(keys)
+    looking = about if queries is keys else queries - mean
+    empty = jnp.all(keys == 0, axis=1)
+    lengths = (jnp.sum(about * about, axis=1) + empty) / 2
 
     def some(block):
         rows, own = block
-        cosines = dot(rows, keys.T)
-        if others:
-            cosines = jnp.where(own[:, None] == jnp.arange(keys.shape[0])[None], -jnp.inf, cosines)
-        return lax.top_k(cosines, k)
+        return visit(dot(rows, about.T) - lengths, own)
 
-    cosines, indices = lax.map(some, (blocks, numbers))
-    return cosines.reshape(-1, k)[:n], indices.reshape(-1, k)[:n]
+    parts = lax.map(some, (split(looking), split(jnp.arange(n))))
+    return jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:])[:n], parts)
+
+
+def _nearest(
+    queries: jax.Array, keys: jax.Array, k: int, *, others: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Scores and indices `[n, k]` of the `k` rows of `keys` nearest to each of `queries`.
+
+    `others` leaves out the row of a query's own number. Of equally near rows the first comes
+    first.
+    """
+    columns = jnp.arange(keys.shape[0])
+
+    def visit(scores, own):
+        if others:
+            scores = jnp.where(own[:, None] == columns, -jnp.inf, scores)
+        return tuple(lax.top_k(scores, k))
+
+    return _over_scores(visit, queries, keys)
 
 
 def _shared(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -97,10 +117,15 @@ def cknna(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     """
     check_pair(x, y, rows=4, why=" by the unbiased estimate")
     check_neighbours(k, x, y)
-    (kx, near_x), (ly, near_y) = (
-        _nearest(u, u, k, others=True) for u in map(unit_rows, as_floats(x, y))
-    )
     n = x.shape[0]
+
+    def kernel(unit):
+        scores, indices = _nearest(unit, unit, k, others=True)
+        about = centre(unit)[0]
+        rest = 1 + jnp.sum(unit * unit, axis=1) - jnp.sum(about * about, axis=1)
+        return scores + rest[:, None] / 2, indices
+
+    (kx, near_x), (ly, near_y) = (kernel(u) for u in map(unit_rows, as_floats(x, y)))
 
     def hsic(indices, k_entries, l_entries):
         """Unbiased HSIC times `n (n - 3)` of two masked kernels, `[n, k]` entries each."""
@@ -108,7 +133,7 @@ def cknna(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
         back = indices[indices] == jnp.arange(n)[:, None, None]
         transposed = jnp.sum(jnp.where(back, l_entries[indices], 0.0), axis=-1)
         k_columns = jnp.zeros((n,), k_entries.dtype).at[indices].add(k_entries)
-        sums = jnp.sum(k_entries) * jnp.sum(l_entries) / ((n - 1) * (n - 2))
+        sums = jnp.sum(k_entries) * jnp.sum(l_entries) / float((n - 1) * (n - 2))
         crossed = jnp.vdot(k_columns, l_entries.sum(axis=1))
         return jnp.sum(k_entries * transposed) + sums - 2 * crossed / (n - 2)
 
@@ -180,17 +205,12 @@ def mrr(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     check_same_width(x, y)
     check_neighbours(k, x, y)
     x, y = map(unit_rows, as_floats(x, y))
-    n = x.shape[0]
 
-    def some(block):
-        rows, own = block
-        cosines = dot(rows, y.T)
+    def visit(scores, own):
         # Taken from the same product, so that a tie is a tie to the last bit.
-        mine = jnp.take_along_axis(cosines, own[:, None], axis=1)
-        return jnp.sum(cosines > mine, axis=1), jnp.sum(cosines == mine, axis=1)
+        mine = jnp.take_along_axis(scores, own[:, None], axis=1)
+        return jnp.sum(scores > mine, axis=1), jnp.sum(scores == mine, axis=1)
 
-    above, level = (
-        part.reshape(-1)[:n] for part in lax.map(some, (split(x), split(jnp.arange(n))))
-    )
+    above, level = _over_scores(visit, x, y)
     rank = above + (level + 1) / 2
     return jnp.mean(jnp.where(rank <= k, 1.0 / rank, 0.0), dtype=jnp.float32)

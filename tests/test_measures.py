@@ -1,0 +1,660 @@
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.spatial.distance
+import scipy.stats
+from absl.testing import parameterized
+from sklearn.cross_decomposition import CCA
+from sklearn.datasets import load_digits
+
+from relrep_jax import measures
+
+NAMES = sorted(measures.MEASURES)
+SYMMETRIC = [name for name in NAMES if name not in ("pwcca", "cknna", "jaccard", "mrr")]
+DEBIASED = {
+    "linear_cka debiased": partial(measures.linear_cka, debiased=True),
+    "rbf_cka debiased": partial(measures.rbf_cka, debiased=True),
+    "rsa spearman": partial(measures.rsa, correlation="spearman"),
+}
+ALL = dict(measures.MEASURES, **DEBIASED)
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def rotation(seed, d):
+    return scipy.linalg.qr(normal(seed, d, d))[0]
+
+
+def f32(x):
+    return jnp.asarray(x, jnp.float32)
+
+
+def alike(n, d1, d2, seed=0):
+    """Two noisy views of the same factors."""
+    z = normal(seed, n, 5)
+    x = z @ normal(seed + 1, 5, d1) + normal(seed + 2, n, d1)
+    y = np.tanh(z @ normal(seed + 3, 5, d2)) + 0.5 * normal(seed + 4, n, d2)
+    return x, y
+
+
+def digits():
+    images = load_digits().data[:300]  # with constant features, and offsets
+    return images, np.maximum(images @ normal(0, 64, 30), 0.0)
+
+
+PAIRS = {
+    "square": lambda: alike(80, 12, 12),
+    "wider": lambda: alike(80, 9, 20),
+    "few rows": lambda: alike(20, 50, 40),
+    "two blocks": lambda: alike(1100, 10, 6),
+    "offset": lambda: tuple(v + 100.0 for v in alike(80, 12, 9)),
+    "low rank": lambda: (normal(0, 80, 3) @ normal(1, 3, 12), alike(80, 12, 9)[1]),
+    "digits": digits,
+}
+
+
+def pair(name):
+    """Float32 spaces and the float64 copies of them that references see."""
+    x, y = map(f32, PAIRS[name]())
+    return x, y, np.float64(x), np.float64(y)
+
+
+# --- independent references --------------------------------------------------------------------
+
+
+def hsic(k, l):  # noqa: E741
+    h = np.eye(len(k)) - 1.0 / len(k)
+    return np.trace(k @ h @ l @ h)
+
+
+def unbiased_hsic(k, l):  # noqa: E741
+    n = len(k)
+    k, l = (m * (1 - np.eye(n)) for m in (k, l))  # noqa: E741
+    one = np.ones(n)
+    middle = (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
+    return (np.trace(k @ l) + middle - 2 / (n - 2) * (one @ k @ l @ one)) / (n * (n - 3))
+
+
+def alignment(k, l, debiased):  # noqa: E741
+    h = unbiased_hsic if debiased else hsic
+    return h(k, l) / np.sqrt(h(k, k) * h(l, l))
+
+
+def gaussian(x, bandwidth=None):
+    d = scipy.spatial.distance.pdist(x)
+    bandwidth = np.median(d) if bandwidth is None else bandwidth
+    return np.exp(-(scipy.spatial.distance.squareform(d) ** 2) / (2 * bandwidth**2))
+
+
+def principal(x, threshold):
+    x = x - x.mean(0)
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    keep = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), threshold)) + 1
+    return u[:, :keep]
+
+
+def neighbours(queries, keys, k, others):
+    cosines = 1 - scipy.spatial.distance.cdist(queries, keys, "cosine")
+    if others:
+        np.fill_diagonal(cosines, -np.inf)
+    return cosines, np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+
+
+# --- agreement ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("debiased", [False, True])
+def test_linear_cka_agrees_with_its_gram_form(name, debiased):
+    x, y, rx, ry = pair(name)
+    expected = alignment(rx @ rx.T, ry @ ry.T, debiased)
+    np.testing.assert_allclose(measures.linear_cka(x, y, debiased), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("debiased", [False, True])
+def test_rbf_cka_agrees_with_its_definition(name, debiased):
+    x, y, rx, ry = pair(name)
+    expected = alignment(gaussian(rx), gaussian(ry), debiased)
+    np.testing.assert_allclose(measures.rbf_cka(x, y, None, debiased), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("bandwidth", [3.0, (2.0, 6.0)])
+def test_rbf_cka_takes_one_bandwidth_or_two(bandwidth):
+    x, y, rx, ry = pair("wider")
+    bx, by = bandwidth if isinstance(bandwidth, tuple) else (bandwidth, bandwidth)
+    expected = alignment(gaussian(rx, bx), gaussian(ry, by), False)
+    np.testing.assert_allclose(measures.rbf_cka(x, y, bandwidth), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 100, 1027, 2049, 2500])
+def test_median_distance_agrees_with_numpy(n):
+    x = f32(normal(n, n, 8) * 3.0 + 7.0)
+    expected = np.median(scipy.spatial.distance.pdist(np.float64(x)))
+    np.testing.assert_allclose(measures.median_distance(x), expected, rtol=5e-6)
+
+
+def test_median_distance_meets_ties_and_gaps():
+    x = f32(np.repeat(np.eye(3) * [[1.0], [10.0], [100.0]], [30, 20, 10], axis=0))
+    expected = np.median(scipy.spatial.distance.pdist(np.float64(x)))
+    np.testing.assert_allclose(measures.median_distance(x), expected, rtol=5e-6)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("threshold", [0.5, 0.99])
+def test_svcca_agrees_with_principal_subspaces(name, threshold):
+    x, y, rx, ry = pair(name)
+    a, b = principal(rx, threshold), principal(ry, threshold)
+    expected = np.linalg.svd(a.T @ b, compute_uv=False).mean()
+    np.testing.assert_allclose(measures.svcca(x, y, threshold), expected, atol=1e-5)
+
+
+def test_svcca_without_a_cut_is_the_mean_of_scikit_learns_correlations():
+    x, y, rx, ry = pair("wider")
+    a, b = CCA(n_components=9, max_iter=5000, tol=1e-12).fit_transform(rx, ry)
+    expected = np.mean([np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(9)])
+    np.testing.assert_allclose(measures.svcca(x, y, 1.0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["square", "wider", "offset", "two blocks"])
+def test_pwcca_agrees_with_its_definition(name):
+    x, y, rx, ry = pair(name)
+    rx, ry = rx - rx.mean(0), ry - ry.mean(0)
+    qx, qy = np.linalg.qr(rx)[0], np.linalg.qr(ry)[0]
+    p, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
+    weights = np.abs((qx @ p).T @ rx).sum(1)
+    np.testing.assert_allclose(measures.pwcca(x, y), weights @ rho / weights.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_procrustes_distance_agrees_with_scipy(name):
+    x, y, rx, ry = pair(name)
+    width = max(rx.shape[1], ry.shape[1])
+    rx, ry = (np.pad(v - v.mean(0), ((0, 0), (0, width - v.shape[1]))) for v in (rx, ry))
+    disparity = scipy.spatial.procrustes(rx, ry)[2]  # 1 - (nuclear norm)^2
+    expected = 1 - np.sqrt(1 - disparity)
+    np.testing.assert_allclose(measures.procrustes_distance(x, y), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("correlation", ["pearson", "spearman"])
+def test_rsa_agrees_with_scipy(name, correlation):
+    x, y, rx, ry = pair(name)
+    function = getattr(scipy.stats, correlation + "r")
+    expected = function(*(scipy.spatial.distance.pdist(v) for v in (rx, ry)))[0]
+    np.testing.assert_allclose(measures.rsa(x, y, correlation), expected, atol=1e-5)
+
+
+def test_spearman_gives_equal_distances_their_mean_rank():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 3, (40, 4)) + 10.0, rng.integers(0, 2, (40, 5)) * 1.0
+    expected = scipy.stats.spearmanr(*(scipy.spatial.distance.pdist(v) for v in (x, y)))[0]
+    np.testing.assert_allclose(measures.rsa(f32(x), f32(y), "spearman"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("k", [1, 10])
+def test_mutual_knn_agrees_with_sets(name, k):
+    x, y, rx, ry = pair(name)
+    a, b = (neighbours(v, v, k, True)[1] for v in (rx, ry))
+    expected = np.mean([len(set(i) & set(j)) / k for i, j in zip(a, b, strict=True)])
+    np.testing.assert_allclose(measures.mutual_knn(x, y, k), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("k", [3, 10])
+def test_cknna_agrees_with_masked_kernels(name, k):
+    x, y, rx, ry = pair(name)
+    kernels, masks = [], []
+    for v in (rx, ry):
+        cosines, near = neighbours(v, v, k, True)
+        mask = np.zeros_like(cosines)
+        np.put_along_axis(mask, near, 1.0, axis=1)
+        np.fill_diagonal(cosines, 0.0)
+        kernels.append(cosines)
+        masks.append(mask)
+
+    def masked(i, j):
+        mask = masks[i] * masks[j]
+        return unbiased_hsic(mask * kernels[i], mask * kernels[j])
+
+    expected = masked(0, 1) / np.sqrt(masked(0, 0) * masked(1, 1))
+    np.testing.assert_allclose(measures.cknna(x, y, k), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("n", [90, 1100])
+def test_retrieval_agrees_with_sets(n, k):
+    x = normal(0, n, 12)
+    y = x + 0.7 * normal(1, n, 12)
+    x, y = f32(x), f32(y)
+    rx, ry = np.float64(x), np.float64(y)
+    cosines, found = neighbours(rx, ry, k, False)
+    expected = neighbours(ry, ry, k, False)[1]
+    pairs = [(set(i), set(j)) for i, j in zip(found, expected, strict=True)]
+    jaccard = np.mean([len(i & j) / len(i | j) for i, j in pairs])
+    rank = 1 + (cosines > np.diag(cosines)[:, None]).sum(1)
+    mrr = np.mean(np.where(rank <= k, 1 / rank, 0.0))
+    np.testing.assert_allclose(measures.jaccard(x, y, k), jaccard, atol=1e-6)
+    np.testing.assert_allclose(measures.mrr(x, y, k), mrr, atol=1e-6)
+    assert 0.0 < jaccard < 1.0
+    assert 0.0 < mrr < 1.0
+
+
+def test_mean_cosine_agrees_with_scipy():
+    x, y, rx, ry = pair("square")
+    rows = [1 - scipy.spatial.distance.cosine(a, b) for a, b in zip(rx, ry, strict=True)]
+    np.testing.assert_allclose(measures.mean_cosine(x, y), np.mean(rows), atol=1e-6)
+
+
+# --- properties --------------------------------------------------------------------------------
+
+
+def perfect(name):
+    return 0.0 if name in measures.DISTANCES else 1.0
+
+
+@pytest.mark.parametrize("case", ["square", "few rows", "offset", "digits"])
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_identical_spaces_score_best(name, case):
+    x = pair(case)[0]
+    if name == "mrr":
+        x = x[np.unique(np.asarray(x), axis=0, return_index=True)[1]]
+    np.testing.assert_allclose(ALL[name](x, x), perfect(name), atol=2e-6)
+
+
+SIMILAR = [name for name in sorted(ALL) if name.split()[0] not in measures.SAME_WIDTH]
+
+
+@pytest.mark.parametrize("name", SIMILAR)
+def test_rotations_and_scales_of_one_space_change_nothing(name):
+    x, y = alike(80, 12, 9)
+    moved = 3.0 * y @ rotation(7, 9)
+    before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x), f32(moved))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in SIMILAR if n not in ("mutual_knn", "cknna")])
+def test_shifts_of_one_space_change_nothing(name):
+    x, y = alike(80, 12, 9)
+    before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x), f32(y) + 5.0)
+    np.testing.assert_allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mutual_knn", "cknna", "jaccard", "mrr", "mean_cosine"])
+def test_scales_of_rows_change_nothing(name):
+    x, y = alike(80, 12, 12)
+    scales = np.random.default_rng(0).uniform(0.1, 10.0, (80, 1))
+    before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x), f32(y * scales))
+    np.testing.assert_allclose(before, after, atol=1e-6)
+
+
+def test_affine_maps_leave_canonical_correlations():
+    x, y = alike(200, 6, 9)
+    moved = y @ (normal(8, 9, 9) + 2 * np.eye(9)) + 3.0
+    for function in (partial(measures.svcca, threshold=1.0), measures.pwcca):
+        before, after = function(f32(x), f32(y)), function(f32(x), f32(moved))
+        np.testing.assert_allclose(before, after, atol=1e-4)
+        np.testing.assert_allclose(function(f32(y), f32(moved)), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_order_of_spaces_is_free(name):
+    x, y = map(f32, alike(80, 12, 12))
+    np.testing.assert_allclose(ALL[name](x, y), ALL[name](y, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_common_reordering_of_rows_changes_nothing(name):
+    x, y = map(f32, alike(80, 12, 12))
+    order = np.random.default_rng(0).permutation(80)
+    np.testing.assert_allclose(ALL[name](x, y), ALL[name](x[order], y[order]), atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("name", SIMILAR)
+def test_extreme_scales_neither_overflow_nor_vanish(name, scale):
+    x, y = alike(60, 8, 6)
+    before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x * scale), f32(y))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+
+
+def test_debiased_estimates_do_not_grow_with_the_width():
+    x, y = f32(normal(0, 30, 400)), f32(normal(1, 30, 400))
+    assert float(measures.linear_cka(x, y)) > 0.9
+    assert abs(float(measures.linear_cka(x, y, debiased=True))) < 0.1
+
+
+class VariantsTest(chex.TestCase, parameterized.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(*sorted(ALL))
+    def test_vmap_equals_a_loop(self, name):
+        x, y = f32(normal(0, 2, 40, 8)), f32(normal(1, 2, 40, 8))
+        mapped = self.variant(jax.vmap(ALL[name]))(x, y)
+        for i in range(2):
+            np.testing.assert_allclose(mapped[i], ALL[name](x[i], y[i]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear_cka", "rbf_cka", "median_distance", "rsa", "mutual_knn"])
+def test_vmap_equals_a_loop_over_blocks(name):
+    x, y = f32(normal(0, 2, 1100, 4)), f32(normal(1, 2, 1100, 3))
+    function = measures.MEASURES.get(name, lambda x, y: measures.median_distance(x))
+    mapped = jax.jit(jax.vmap(function))(x, y)
+    for i in range(2):
+        np.testing.assert_allclose(mapped[i], function(x[i], y[i]), rtol=1e-5, atol=1e-5)
+
+
+# --- where definitions end ---------------------------------------------------------------------
+
+
+def degenerate():
+    x, y = alike(30, 6, 6)
+    constant = x.copy()
+    constant[:, 2] = 0.1
+    zero_row = x.copy()
+    zero_row[3] = 0.0
+    return {
+        "constant feature": (constant, y),
+        "zero row": (zero_row, y),
+        "duplicated rows": (np.repeat(x[:6], 5, 0), np.repeat(y[:6], 5, 0)),
+        "mostly one row": (np.where(np.arange(30)[:, None] < 25, x[:1], x), y),
+        "all rows equal": (np.full((30, 6), 0.1), y),
+        "all rows equal, twice": (np.full((30, 6), 0.1), np.full((30, 6), 0.7)),
+        "zeros": (np.zeros((30, 6)), y),
+        "simplex": (np.eye(30), np.eye(30)[::-1]),
+        "few rows": (x[:11, :], y[:11, :]),
+    }
+
+
+@pytest.mark.parametrize("case", degenerate())
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_nothing_is_ever_nan(name, case):
+    x, y = map(f32, degenerate()[case])
+    for score in (ALL[name](x, y), ALL[name](y, x)):
+        assert -1.0 <= float(score) <= 1.0 + 1e-5
+
+
+@pytest.mark.parametrize("case", ["all rows equal", "all rows equal, twice", "zeros"])
+@pytest.mark.parametrize("name", [n for n in SIMILAR if n not in ("mutual_knn", "cknna")])
+def test_space_that_does_not_vary_is_like_no_other(name, case):
+    x, y = map(f32, degenerate()[case])
+    assert float(ALL[name](x, y)) == 1.0 - perfect(name)
+
+
+@pytest.mark.parametrize("case", ["constant feature", "duplicated rows", "zero row"])
+def test_degenerate_spaces_agree_with_references_where_these_exist(case):
+    x, y = degenerate()[case]
+    x, y = f32(x), f32(y)
+    rx, ry = np.float64(x), np.float64(y)
+    for debiased in (False, True):
+        linear = alignment(rx @ rx.T, ry @ ry.T, debiased)
+        np.testing.assert_allclose(measures.linear_cka(x, y, debiased), linear, atol=1e-5)
+        rbf = alignment(gaussian(rx), gaussian(ry), debiased)
+        np.testing.assert_allclose(measures.rbf_cka(x, y, None, debiased), rbf, atol=1e-5)
+
+
+def test_collapsed_target_space_is_not_retrieved_from():
+    assert float(measures.mrr(f32(np.ones((50, 3))), f32(np.ones((50, 3))))) == 0.0
+
+
+@pytest.mark.parametrize("case", degenerate())
+@pytest.mark.parametrize(
+    "name", ["linear_cka", "rbf_cka", "rsa", "procrustes_distance", "mean_cosine", "cknna"]
+)
+def test_gradients_are_finite(name, case):
+    x, y = map(f32, degenerate()[case])
+    for gradient in jax.jit(jax.grad(ALL[name], argnums=(0, 1)))(x, y):
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["linear_cka", "rsa", "procrustes_distance"])
+def test_gradients_agree_with_finite_differences(name):
+    x, y = alike(30, 6, 5)
+    direction = normal(9, 30, 6)
+    with jax.enable_x64(True):
+        function = jax.jit(ALL[name])
+        gradient = jax.grad(function)(jnp.asarray(x), jnp.asarray(y))
+        up, down = (function(jnp.asarray(x + s * direction), jnp.asarray(y)) for s in (1e-5, -1e-5))
+        numeric = float(up - down) / 2e-5
+        np.testing.assert_allclose(float(jnp.vdot(gradient, direction)), numeric, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_bfloat16_and_integers_are_accumulated_in_float32(name):
+    x, y = alike(60, 8, 8)
+    whole = [jnp.asarray(np.round(4 * v), jnp.int32) for v in (x, y)]
+    half = [v.astype(jnp.bfloat16) for v in whole]
+    expected = ALL[name](*(v.astype(jnp.float32) for v in whole))
+    for inputs in (whole, half):
+        score = ALL[name](*inputs)
+        assert score.dtype == jnp.float32
+        np.testing.assert_allclose(score, expected, atol=1e-6)
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def temporaries(function, n, *widths):
+    shapes = [jax.ShapeDtypeStruct((n, d), jnp.float32) for d in widths]
+    return jax.jit(function).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_linear_cka_takes_a_tenth_of_the_memory_of_gram_matrices():
+    def gram(x, y):
+        x, y = x - x.mean(0), y - y.mean(0)
+        k, l = x @ x.T, y @ y.T  # noqa: E741
+        return jnp.vdot(k, l) / jnp.linalg.norm(k) / jnp.linalg.norm(l)
+
+    ours = temporaries(measures.linear_cka, 20_000, 768, 512)
+    assert 10 * ours < temporaries(gram, 20_000, 768, 512)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["linear_cka", "rbf_cka debiased", "rsa", "mutual_knn", "cknna", "jaccard", "mrr"],
+)
+def test_memory_grows_with_rows_not_with_their_square(name):
+    small, large = (temporaries(ALL[name], n, 16, 16) for n in (8_192, 65_536))
+    assert large < 10 * small
+
+
+def test_memory_of_gradients_grows_with_rows_not_with_their_square():
+    small, large = (temporaries(jax.grad(measures.rsa), n, 16, 16) for n in (8_192, 32_768))
+    assert large < 8 * small
+
+
+# --- streams -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(40, 40), (1, 30, 49), (80,)])
+@pytest.mark.parametrize("name", ["square", "offset", "low rank"])
+def test_streaming_linear_cka_is_that_of_all_rows(name, sizes):
+    x, y, rx, ry = pair(name)
+    stream = measures.streaming_linear_cka
+    state = stream.init(x.shape[1], y.shape[1])
+    update = jax.jit(stream.update)
+    for rows in np.split(np.arange(80), np.cumsum(sizes)[:-1]):
+        state = update(state, x[rows], y[rows])
+    expected = alignment(rx @ rx.T, ry @ ry.T, False)
+    np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
+
+
+def test_streaming_linear_cka_survives_batches_that_drift_apart():
+    x, y = alike(200, 6, 5)
+    drift = np.repeat(np.arange(10) * 100.0, 20)[:, None]
+    x, y = f32(x + drift), f32(y - drift)
+    stream = measures.streaming_linear_cka
+    batches = x.reshape(10, 20, 6), y.reshape(10, 20, 5)
+    state, _ = jax.lax.scan(lambda s, b: (stream.update(s, *b), None), stream.init(6, 5), batches)
+    rx, ry = np.float64(x), np.float64(y)
+    expected = alignment(rx @ rx.T, ry @ ry.T, False)
+    np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
+
+
+def test_streams_know_nothing_before_the_first_batch():
+    assert (
+        float(measures.streaming_linear_cka.compute(measures.streaming_linear_cka.init(3, 4))) == 0
+    )
+    stream = measures.minibatch_cka()
+    assert float(stream.compute(stream.init())) == 0
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_minibatch_cka_averages_unbiased_estimates(kernel):
+    x, y, rx, ry = pair("two blocks")
+    bandwidth = (4.0, 2.0) if kernel == "rbf" else None
+    stream = measures.minibatch_cka(kernel, bandwidth)
+    batches = x.reshape(11, 100, -1), y.reshape(11, 100, -1)
+    state, _ = jax.lax.scan(lambda s, b: (stream.update(s, *b), None), stream.init(), batches)
+    sums = np.zeros(3)
+    for a, b in zip(rx.reshape(11, 100, -1), ry.reshape(11, 100, -1), strict=True):
+        if kernel == "rbf":
+            k, l = gaussian(a, 4.0), gaussian(b, 2.0)  # noqa: E741
+        else:
+            k, l = a @ a.T, b @ b.T  # noqa: E741
+        sums += [unbiased_hsic(k, l), unbiased_hsic(k, k), unbiased_hsic(l, l)]
+    expected = sums[0] / np.sqrt(sums[1] * sums[2])
+    np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
+    whole = {"linear": measures.linear_cka, "rbf": partial(measures.rbf_cka, bandwidth=bandwidth)}
+    np.testing.assert_allclose(stream.compute(state), whole[kernel](x, y, debiased=True), atol=0.02)
+
+
+# --- permutations ------------------------------------------------------------------------------
+
+
+def test_permutation_test_keeps_its_definitions():
+    x, y = map(f32, alike(40, 5, 4))
+    key = jax.random.key(3)
+    result = measures.permutation_test("linear_cka", x, y, key, count=50, alpha=0.1)
+    orders = [jax.random.permutation(one, 40) for one in jax.random.split(key, 50)]
+    null = np.array([measures.linear_cka(x, y[order]) for order in orders])
+    score = float(measures.linear_cka(x, y))
+    np.testing.assert_allclose(result.null, null, atol=1e-6)
+    np.testing.assert_allclose(result.score, score, atol=1e-6)
+    np.testing.assert_allclose(result.p_value, (1 + (null >= score).sum()) / 51, atol=1e-6)
+    threshold = np.sort(np.append(null, score))[int(np.ceil(0.9 * 51)) - 1]
+    np.testing.assert_allclose(result.threshold, threshold, atol=1e-6)
+    calibrated = np.clip((score - threshold) / (1 - threshold), 0, 1)
+    np.testing.assert_allclose(result.calibrated, calibrated, atol=1e-5)
+    assert calibrated > 0
+
+
+def test_distances_turn_all_orders_round():
+    x, y = map(f32, alike(40, 5, 4))
+    key = jax.random.key(3)
+    ours = measures.permutation_test("procrustes_distance", x, y, key, count=40)
+    turned = measures.permutation_test(
+        lambda x, y: 1 - measures.procrustes_distance(x, y), x, y, key, count=40
+    )
+    np.testing.assert_allclose(ours.score, 1 - turned.score, atol=1e-6)
+    np.testing.assert_allclose(ours.threshold, 1 - turned.threshold, atol=1e-6)
+    np.testing.assert_allclose(ours.p_value, turned.p_value, atol=1e-6)
+    np.testing.assert_allclose(ours.calibrated, turned.calibrated, atol=1e-5)
+    assert float(ours.p_value) == pytest.approx(1 / 41)
+
+
+def test_wide_spaces_that_are_alike_by_chance_are_called_out():
+    x, y = f32(normal(0, 20, 200)), f32(normal(1, 20, 200))
+    assert float(measures.linear_cka(x, y)) > 0.8
+    result = measures.permutation_test("linear_cka", x, y, jax.random.key(0), count=100)
+    assert float(result.p_value) > 0.05
+    assert float(result.calibrated) == 0.0
+
+
+def test_p_values_of_unrelated_spaces_are_uniform():
+    x, y = f32(normal(0, 200, 15, 2)), f32(normal(1, 200, 15, 2))
+    keys = jax.random.split(jax.random.key(0), 200)
+
+    def p_value(x, y, key):
+        return measures.permutation_test("linear_cka", x, y, key, count=99).p_value
+
+    p_values = np.asarray(jax.jit(jax.vmap(p_value))(x, y, keys))
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_permutations_are_repeatable_and_free_of_the_batch_size(batch_size):
+    x, y = map(f32, alike(30, 4, 4))
+
+    @jax.jit
+    def run(x, y, key):
+        return measures.permutation_test("mutual_knn", x, y, key, count=20, batch_size=batch_size)
+
+    plain = measures.permutation_test("mutual_knn", x, y, jax.random.key(1), count=20)
+    chex.assert_trees_all_close(run(x, y, jax.random.key(1)), plain, atol=1e-6)
+
+
+# --- doors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_row_counts_that_differ_are_named(name):
+    with pytest.raises(ValueError, match=r"\(17, 4\).*\(18, 4\)"):
+        ALL[name](jnp.ones((17, 4)), jnp.ones((18, 4)))
+
+
+@pytest.mark.parametrize("name", ["mutual_knn", "cknna", "jaccard", "mrr"])
+@pytest.mark.parametrize("k", [0, 12, 13])
+def test_k_out_of_range_is_refused_with_the_shapes(name, k):
+    with pytest.raises(ValueError, match=rf"k={k}.*\(12, 4\)"):
+        ALL[name](jnp.ones((12, 4)), jnp.ones((12, 4)), k)
+
+
+@pytest.mark.parametrize("name", sorted(measures.SAME_WIDTH))
+def test_widths_that_differ_are_refused_where_axes_are_compared(name):
+    with pytest.raises(ValueError, match=r"\(12, 4\).*\(12, 5\)"):
+        ALL[name](jnp.ones((12, 4)), jnp.ones((12, 5)))
+
+
+@pytest.mark.parametrize(
+    "function, rows",
+    [
+        (measures.linear_cka, 2),
+        (partial(measures.linear_cka, debiased=True), 4),
+        (partial(measures.rbf_cka, debiased=True), 4),
+        (partial(measures.cknna, k=1), 4),
+        (measures.rsa, 3),
+        (partial(measures.minibatch_cka().update, measures.minibatch_cka().init()), 4),
+    ],
+)
+def test_too_few_rows_are_refused_with_the_shapes(function, rows):
+    x = jnp.ones((rows - 1, 5))
+    with pytest.raises(ValueError, match=rf"{rows} rows.*\({rows - 1}, 5\)"):
+        function(x, x)
+    function(f32(normal(0, rows, 5)), f32(normal(1, rows, 5)))
+
+
+def test_bad_options_are_refused():
+    x, y = jnp.ones((12, 4)), jnp.ones((12, 4))
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"'kendall'.*\(12, 4\).*pearson, spearman"):
+        measures.rsa(x, y, "kendall")
+    with pytest.raises(ValueError, match="threshold"):
+        measures.svcca(x, y, 0.0)
+    with pytest.raises(ValueError, match="positive"):
+        measures.rbf_cka(x, y, 0.0)
+    with pytest.raises(ValueError, match="pair"):
+        measures.rbf_cka(x, y, (1.0, 2.0, 3.0))
+    with pytest.raises(ValueError, match="fixed bandwidth"):
+        measures.minibatch_cka("rbf")
+    with pytest.raises(ValueError, match="Known: linear, rbf"):
+        measures.minibatch_cka("cubic")
+    with pytest.raises(ValueError, match="2 rows"):
+        measures.median_distance(x[:1])
+    with pytest.raises(ValueError, match=r"widths 4 and 5.*\(12, 4\)"):
+        measures.streaming_linear_cka.update(measures.streaming_linear_cka.init(4, 5), x, y)
+    with pytest.raises(ValueError, match="count"):
+        measures.permutation_test("rsa", x, y, key, count=0)
+    with pytest.raises(ValueError, match="alpha"):
+        measures.permutation_test("rsa", x, y, key, alpha=1.0)
+    with pytest.raises(ValueError, match="Did you mean 'linear_cka'"):
+        measures.permutation_test("linear_cca", x, y, key)
+    with pytest.raises(ValueError, match="'rsa'"):
+        measures.get("rsaa")
