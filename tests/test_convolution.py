@@ -451,3 +451,37 @@ BAD = {
 def test_errors_show_what_was_given(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "kernel", "strides", "padding"),
+    [
+        (20, (15, 16), (3, 3), (2, 2), ((1, 1), (1, 1))),
+        (17, (16, 17), (4, 4), (2, 2), ((1, 1), (1, 1))),
+        (16, (21, 20), (3, 5), (3, 2), ((0, 2), (2, 1))),
+        (16, (33, 33), (1, 1), (2, 2), ((0, 0), (0, 0))),
+        (18, (40, 40), (2, 1), (3, 3), ((0, 0), (1, 0))),
+        (19, (16, 16), (3, 3), (1, 1), ((1, 1), (1, 1))),
+    ],
+    ids=str,
+)
+def test_many_positions_and_channels(rows, size, kernel, strides, padding):
+    """The forms that CPUs take for large products: phases, and taps in groups of rows."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(rows, *size, 9)), jnp.float32)
+    k = jnp.asarray(rng.normal(size=(*kernel, 9, 8)), jnp.float32)
+
+    def plain(x, k):
+        return lax.conv_general_dilated(
+            x, k, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def ours(x, k):
+        return convolve(x, k, strides, padding)
+
+    expected, pull_back = jax.vjp(plain, x, k)
+    g = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    result, ours_pull_back = jax.vjp(ours, x, k)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+    for ours_gradient, gradient in zip(ours_pull_back(g), pull_back(g), strict=True):
+        np.testing.assert_allclose(ours_gradient, gradient, rtol=1e-4, atol=2e-3)
