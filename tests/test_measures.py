@@ -1,4 +1,4 @@
-from functools import partial
+from functools import lru_cache, partial
 
 import chex
 import jax
@@ -21,7 +21,14 @@ DEBIASED = {
     "rbf_cka debiased": partial(measures.rbf_cka, debiased=True),
     "rsa spearman": partial(measures.rsa, correlation="spearman"),
 }
-ALL = dict(measures.MEASURES, **DEBIASED)
+ALL = {name: jax.jit(function) for name, function in (measures.MEASURES | DEBIASED).items()}
+EAGER = measures.MEASURES | DEBIASED
+
+
+@lru_cache
+def compiled(name, **options):
+    """One compiled function for all tests."""
+    return jax.jit(partial(getattr(measures, name), **options))
 
 
 def normal(seed, *shape):
@@ -50,14 +57,15 @@ def digits():
 
 
 PAIRS = {
-    "square": lambda: alike(80, 12, 12),
-    "wider": lambda: alike(80, 9, 20),
+    "plain": lambda: alike(60, 12, 9),
+    "offset": lambda: tuple(v + 100.0 for v in alike(60, 12, 9)),
+    "low rank": lambda: (normal(0, 60, 3) @ normal(1, 3, 12), alike(60, 12, 9)[1]),
     "few rows": lambda: alike(20, 50, 40),
-    "two blocks": lambda: alike(1100, 10, 6),
-    "offset": lambda: tuple(v + 100.0 for v in alike(80, 12, 9)),
-    "low rank": lambda: (normal(0, 80, 3) @ normal(1, 3, 12), alike(80, 12, 9)[1]),
     "digits": digits,
+    "two blocks": lambda: alike(1100, 10, 6),
+    "two wide blocks": lambda: alike(1100, 400, 400),
 }
+SMALL = ["plain", "offset", "low rank", "few rows", "digits"]
 
 
 def pair(name):
@@ -70,16 +78,16 @@ def pair(name):
 
 
 def hsic(k, l):  # noqa: E741
-    h = np.eye(len(k)) - 1.0 / len(k)
-    return np.trace(k @ h @ l @ h)
+    k, l = (m - m.mean(0) - m.mean(1)[:, None] + m.mean() for m in (k, l))  # noqa: E741
+    return np.sum(k * l.T)
 
 
 def unbiased_hsic(k, l):  # noqa: E741
     n = len(k)
     k, l = (m * (1 - np.eye(n)) for m in (k, l))  # noqa: E741
-    one = np.ones(n)
-    middle = (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
-    return (np.trace(k @ l) + middle - 2 / (n - 2) * (one @ k @ l @ one)) / (n * (n - 3))
+    middle = k.sum() * l.sum() / ((n - 1) * (n - 2))
+    crossed = k.sum(0) @ l.sum(1)  # 1' K L 1
+    return (np.sum(k * l.T) + middle - 2 / (n - 2) * crossed) / (n * (n - 3))
 
 
 def alignment(k, l, debiased):  # noqa: E741
@@ -110,86 +118,92 @@ def neighbours(queries, keys, k, others):
 # --- agreement ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", [*SMALL, "two wide blocks"])
 @pytest.mark.parametrize("debiased", [False, True])
 def test_linear_cka_agrees_with_its_gram_form(name, debiased):
     x, y, rx, ry = pair(name)
     expected = alignment(rx @ rx.T, ry @ ry.T, debiased)
-    np.testing.assert_allclose(measures.linear_cka(x, y, debiased), expected, atol=1e-5)
+    np.testing.assert_allclose(compiled("linear_cka", debiased=debiased)(x, y), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", [*SMALL, "two blocks"])
 @pytest.mark.parametrize("debiased", [False, True])
 def test_rbf_cka_agrees_with_its_definition(name, debiased):
     x, y, rx, ry = pair(name)
     expected = alignment(gaussian(rx), gaussian(ry), debiased)
-    np.testing.assert_allclose(measures.rbf_cka(x, y, None, debiased), expected, atol=1e-5)
+    np.testing.assert_allclose(compiled("rbf_cka", debiased=debiased)(x, y), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("bandwidth", [3.0, (2.0, 6.0)])
 def test_rbf_cka_takes_one_bandwidth_or_two(bandwidth):
-    x, y, rx, ry = pair("wider")
+    x, y, rx, ry = pair("plain")
     bx, by = bandwidth if isinstance(bandwidth, tuple) else (bandwidth, bandwidth)
     expected = alignment(gaussian(rx, bx), gaussian(ry, by), False)
-    np.testing.assert_allclose(measures.rbf_cka(x, y, bandwidth), expected, atol=1e-5)
+    np.testing.assert_allclose(compiled("rbf_cka", bandwidth=bandwidth)(x, y), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 100, 1027, 2049, 2500])
+@pytest.mark.parametrize("n", [2, 5, 100, 1027, 2500])
 def test_median_distance_agrees_with_numpy(n):
     x = f32(normal(n, n, 8) * 3.0 + 7.0)
     expected = np.median(scipy.spatial.distance.pdist(np.float64(x)))
-    np.testing.assert_allclose(measures.median_distance(x), expected, rtol=5e-6)
+    np.testing.assert_allclose(compiled("median_distance")(x), expected, rtol=5e-6)
 
 
 def test_median_distance_meets_ties_and_gaps():
     x = f32(np.repeat(np.eye(3) * [[1.0], [10.0], [100.0]], [30, 20, 10], axis=0))
     expected = np.median(scipy.spatial.distance.pdist(np.float64(x)))
-    np.testing.assert_allclose(measures.median_distance(x), expected, rtol=5e-6)
+    np.testing.assert_allclose(compiled("median_distance")(x), expected, rtol=5e-6)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("threshold", [0.5, 0.99])
 def test_svcca_agrees_with_principal_subspaces(name, threshold):
     x, y, rx, ry = pair(name)
     a, b = principal(rx, threshold), principal(ry, threshold)
     expected = np.linalg.svd(a.T @ b, compute_uv=False).mean()
-    np.testing.assert_allclose(measures.svcca(x, y, threshold), expected, atol=1e-5)
+    np.testing.assert_allclose(compiled("svcca", threshold=threshold)(x, y), expected, atol=1e-5)
 
 
 def test_svcca_without_a_cut_is_the_mean_of_scikit_learns_correlations():
-    x, y, rx, ry = pair("wider")
+    x, y, rx, ry = pair("plain")
     a, b = CCA(n_components=9, max_iter=5000, tol=1e-12).fit_transform(rx, ry)
     expected = np.mean([np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(9)])
-    np.testing.assert_allclose(measures.svcca(x, y, 1.0), expected, atol=1e-4)
+    np.testing.assert_allclose(compiled("svcca", threshold=1.0)(x, y), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["square", "wider", "offset", "two blocks"])
+@pytest.mark.parametrize("name", ["plain", "offset"])
 def test_pwcca_agrees_with_its_definition(name):
     x, y, rx, ry = pair(name)
     rx, ry = rx - rx.mean(0), ry - ry.mean(0)
     qx, qy = np.linalg.qr(rx)[0], np.linalg.qr(ry)[0]
     p, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
     weights = np.abs((qx @ p).T @ rx).sum(1)
-    np.testing.assert_allclose(measures.pwcca(x, y), weights @ rho / weights.sum(), atol=1e-5)
+    np.testing.assert_allclose(compiled("pwcca")(x, y), weights @ rho / weights.sum(), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", SMALL)
 def test_procrustes_distance_agrees_with_scipy(name):
     x, y, rx, ry = pair(name)
     width = max(rx.shape[1], ry.shape[1])
     rx, ry = (np.pad(v - v.mean(0), ((0, 0), (0, width - v.shape[1]))) for v in (rx, ry))
     disparity = scipy.spatial.procrustes(rx, ry)[2]  # 1 - (nuclear norm)^2
     expected = 1 - np.sqrt(1 - disparity)
-    np.testing.assert_allclose(measures.procrustes_distance(x, y), expected, atol=1e-5)
+    np.testing.assert_allclose(compiled("procrustes_distance")(x, y), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("correlation", ["pearson", "spearman"])
 def test_rsa_agrees_with_scipy(name, correlation):
     x, y, rx, ry = pair(name)
     function = getattr(scipy.stats, correlation + "r")
     expected = function(*(scipy.spatial.distance.pdist(v) for v in (rx, ry)))[0]
-    np.testing.assert_allclose(measures.rsa(x, y, correlation), expected, atol=1e-5)
+    np.testing.assert_allclose(compiled("rsa", correlation=correlation)(x, y), expected, atol=1e-5)
+
+
+def test_rsa_over_blocks_agrees_with_scipy():
+    x, y, rx, ry = pair("two blocks")
+    expected = scipy.stats.pearsonr(*(scipy.spatial.distance.pdist(v) for v in (rx, ry)))[0]
+    np.testing.assert_allclose(compiled("rsa", correlation="pearson")(x, y), expected, atol=1e-6)
 
 
 def test_spearman_gives_equal_distances_their_mean_rank():
@@ -199,17 +213,17 @@ def test_spearman_gives_equal_distances_their_mean_rank():
     np.testing.assert_allclose(measures.rsa(f32(x), f32(y), "spearman"), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("k", [1, 10])
+@pytest.mark.parametrize("name", [*SMALL, "two blocks"])
+@pytest.mark.parametrize("k", [10])
 def test_mutual_knn_agrees_with_sets(name, k):
     x, y, rx, ry = pair(name)
     a, b = (neighbours(v, v, k, True)[1] for v in (rx, ry))
     expected = np.mean([len(set(i) & set(j)) / k for i, j in zip(a, b, strict=True)])
-    np.testing.assert_allclose(measures.mutual_knn(x, y, k), expected, atol=1e-6)
+    np.testing.assert_allclose(compiled("mutual_knn", k=k)(x, y), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("k", [3, 10])
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("k", [10])
 def test_cknna_agrees_with_masked_kernels(name, k):
     x, y, rx, ry = pair(name)
     kernels, masks = [], []
@@ -226,7 +240,7 @@ def test_cknna_agrees_with_masked_kernels(name, k):
         return unbiased_hsic(mask * kernels[i], mask * kernels[j])
 
     expected = masked(0, 1) / np.sqrt(masked(0, 0) * masked(1, 1))
-    np.testing.assert_allclose(measures.cknna(x, y, k), expected, atol=1e-5)
+    np.testing.assert_allclose(compiled("cknna", k=k)(x, y), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 5])
@@ -242,16 +256,17 @@ def test_retrieval_agrees_with_sets(n, k):
     jaccard = np.mean([len(i & j) / len(i | j) for i, j in pairs])
     rank = 1 + (cosines > np.diag(cosines)[:, None]).sum(1)
     mrr = np.mean(np.where(rank <= k, 1 / rank, 0.0))
-    np.testing.assert_allclose(measures.jaccard(x, y, k), jaccard, atol=1e-6)
-    np.testing.assert_allclose(measures.mrr(x, y, k), mrr, atol=1e-6)
+    np.testing.assert_allclose(compiled("jaccard", k=k)(x, y), jaccard, atol=1e-6)
+    np.testing.assert_allclose(compiled("mrr", k=k)(x, y), mrr, atol=1e-6)
     assert 0.0 < jaccard < 1.0
     assert 0.0 < mrr < 1.0
 
 
 def test_mean_cosine_agrees_with_scipy():
-    x, y, rx, ry = pair("square")
+    x, y = map(f32, alike(60, 9, 9))
+    rx, ry = np.float64(x), np.float64(y)
     rows = [1 - scipy.spatial.distance.cosine(a, b) for a, b in zip(rx, ry, strict=True)]
-    np.testing.assert_allclose(measures.mean_cosine(x, y), np.mean(rows), atol=1e-6)
+    np.testing.assert_allclose(ALL["mean_cosine"](x, y), np.mean(rows), atol=1e-6)
 
 
 # --- properties --------------------------------------------------------------------------------
@@ -261,12 +276,10 @@ def perfect(name):
     return 0.0 if name in measures.DISTANCES else 1.0
 
 
-@pytest.mark.parametrize("case", ["square", "few rows", "offset", "digits"])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_identical_spaces_score_best(name, case):
-    x = pair(case)[0]
-    if name == "mrr":
-        x = x[np.unique(np.asarray(x), axis=0, return_index=True)[1]]
+def test_identical_spaces_score_best(name, offset):
+    x = f32(alike(60, 9, 9)[0] + offset)
     np.testing.assert_allclose(ALL[name](x, x), perfect(name), atol=2e-6)
 
 
@@ -275,7 +288,7 @@ SIMILAR = [name for name in sorted(ALL) if name.split()[0] not in measures.SAME_
 
 @pytest.mark.parametrize("name", SIMILAR)
 def test_rotations_and_scales_of_one_space_change_nothing(name):
-    x, y = alike(80, 12, 9)
+    x, y = alike(60, 9, 9)
     moved = 3.0 * y @ rotation(7, 9)
     before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x), f32(moved))
     np.testing.assert_allclose(before, after, atol=1e-5)
@@ -283,15 +296,15 @@ def test_rotations_and_scales_of_one_space_change_nothing(name):
 
 @pytest.mark.parametrize("name", [n for n in SIMILAR if n not in ("mutual_knn", "cknna")])
 def test_shifts_of_one_space_change_nothing(name):
-    x, y = alike(80, 12, 9)
+    x, y = alike(60, 9, 9)
     before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x), f32(y) + 5.0)
     np.testing.assert_allclose(before, after, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mutual_knn", "cknna", "jaccard", "mrr", "mean_cosine"])
 def test_scales_of_rows_change_nothing(name):
-    x, y = alike(80, 12, 12)
-    scales = np.random.default_rng(0).uniform(0.1, 10.0, (80, 1))
+    x, y = alike(60, 9, 9)
+    scales = np.random.default_rng(0).uniform(0.1, 10.0, (60, 1))
     before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x), f32(y * scales))
     np.testing.assert_allclose(before, after, atol=1e-6)
 
@@ -307,42 +320,50 @@ def test_affine_maps_leave_canonical_correlations():
 
 @pytest.mark.parametrize("name", SYMMETRIC)
 def test_order_of_spaces_is_free(name):
-    x, y = map(f32, alike(80, 12, 12))
+    x, y = map(f32, alike(60, 9, 9))
     np.testing.assert_allclose(ALL[name](x, y), ALL[name](y, x), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_common_reordering_of_rows_changes_nothing(name):
-    x, y = map(f32, alike(80, 12, 12))
-    order = np.random.default_rng(0).permutation(80)
+    x, y = map(f32, alike(60, 9, 9))
+    order = np.random.default_rng(0).permutation(60)
     np.testing.assert_allclose(ALL[name](x, y), ALL[name](x[order], y[order]), atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 @pytest.mark.parametrize("name", SIMILAR)
 def test_extreme_scales_neither_overflow_nor_vanish(name, scale):
-    x, y = alike(60, 8, 6)
+    x, y = alike(60, 9, 9)
     before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x * scale), f32(y))
     np.testing.assert_allclose(before, after, atol=1e-5)
 
 
 def test_debiased_estimates_do_not_grow_with_the_width():
     x, y = f32(normal(0, 30, 400)), f32(normal(1, 30, 400))
-    assert float(measures.linear_cka(x, y)) > 0.9
-    assert abs(float(measures.linear_cka(x, y, debiased=True))) < 0.1
+    assert float(ALL["linear_cka"](x, y)) > 0.9
+    assert abs(float(ALL["linear_cka debiased"](x, y))) < 0.1
 
 
 class VariantsTest(chex.TestCase, parameterized.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
-    @parameterized.parameters(*sorted(ALL))
-    def test_vmap_equals_a_loop(self, name):
-        x, y = f32(normal(0, 2, 40, 8)), f32(normal(1, 2, 40, 8))
-        mapped = self.variant(jax.vmap(ALL[name]))(x, y)
-        for i in range(2):
-            np.testing.assert_allclose(mapped[i], ALL[name](x[i], y[i]), atol=1e-5)
+    @parameterized.parameters("linear_cka", "mutual_knn", "procrustes_distance", "svcca")
+    def test_jit_changes_nothing(self, name):
+        x, y = map(f32, alike(60, 9, 9))
+        score = self.variant(EAGER[name])(x, y)
+        np.testing.assert_allclose(score, ALL[name](x, y), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["linear_cka", "rbf_cka", "median_distance", "rsa", "mutual_knn"])
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_vmap_equals_a_loop(name):
+    x, y = f32(normal(0, 2, 60, 9)), f32(normal(1, 2, 60, 9))
+    mapped = jax.jit(jax.vmap(EAGER[name]))(x, y)
+    for i in range(2):
+        np.testing.assert_allclose(mapped[i], ALL[name](x[i], y[i]), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear_cka", "median_distance", "mutual_knn"])
 def test_vmap_equals_a_loop_over_blocks(name):
     x, y = f32(normal(0, 2, 1100, 4)), f32(normal(1, 2, 1100, 3))
     function = measures.MEASURES.get(name, lambda x, y: measures.median_distance(x))
@@ -355,7 +376,7 @@ def test_vmap_equals_a_loop_over_blocks(name):
 
 
 def degenerate():
-    x, y = alike(30, 6, 6)
+    x, y = alike(60, 9, 9)
     constant = x.copy()
     constant[:, 2] = 0.1
     zero_row = x.copy()
@@ -363,13 +384,12 @@ def degenerate():
     return {
         "constant feature": (constant, y),
         "zero row": (zero_row, y),
-        "duplicated rows": (np.repeat(x[:6], 5, 0), np.repeat(y[:6], 5, 0)),
-        "mostly one row": (np.where(np.arange(30)[:, None] < 25, x[:1], x), y),
-        "all rows equal": (np.full((30, 6), 0.1), y),
-        "all rows equal, twice": (np.full((30, 6), 0.1), np.full((30, 6), 0.7)),
-        "zeros": (np.zeros((30, 6)), y),
-        "simplex": (np.eye(30), np.eye(30)[::-1]),
-        "few rows": (x[:11, :], y[:11, :]),
+        "duplicated rows": (np.repeat(x[:12], 5, 0), np.repeat(y[:12], 5, 0)),
+        "mostly one row": (np.where(np.arange(60)[:, None] < 50, x[:1], x), y),
+        "all rows equal": (np.full((60, 9), 0.1), y),
+        "all rows equal, twice": (np.full((60, 9), 0.1), np.full((60, 9), 0.7)),
+        "zeros": (np.zeros((60, 9)), y),
+        "one direction": (np.outer(x[:, 0], y[0]), y),
     }
 
 
@@ -395,13 +415,32 @@ def test_degenerate_spaces_agree_with_references_where_these_exist(case):
     rx, ry = np.float64(x), np.float64(y)
     for debiased in (False, True):
         linear = alignment(rx @ rx.T, ry @ ry.T, debiased)
-        np.testing.assert_allclose(measures.linear_cka(x, y, debiased), linear, atol=1e-5)
+        np.testing.assert_allclose(
+            compiled("linear_cka", debiased=debiased)(x, y), linear, atol=1e-5
+        )
         rbf = alignment(gaussian(rx), gaussian(ry), debiased)
-        np.testing.assert_allclose(measures.rbf_cka(x, y, None, debiased), rbf, atol=1e-5)
+        np.testing.assert_allclose(compiled("rbf_cka", debiased=debiased)(x, y), rbf, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in SIMILAR if n not in ("svcca", "pwcca")])
+def test_rows_at_equal_distances_are_never_nan(name):
+    x, y = f32(np.eye(20)), f32(normal(0, 20, 20))
+    assert np.isfinite([float(ALL[name](x, y)), float(ALL[name](x, x))]).all()
+
+
+def test_rows_at_equal_distances_leave_debiased_cka_and_rsa_undefined():
+    x = f32(np.eye(20))
+    for name in ("linear_cka debiased", "rbf_cka debiased", "rsa", "rsa spearman"):
+        assert float(ALL[name](x, x)) == 0.0
 
 
 def test_collapsed_target_space_is_not_retrieved_from():
     assert float(measures.mrr(f32(np.ones((50, 3))), f32(np.ones((50, 3))))) == 0.0
+
+
+@lru_cache
+def gradients(name):
+    return jax.jit(jax.grad(EAGER[name], argnums=(0, 1)))
 
 
 @pytest.mark.parametrize("case", degenerate())
@@ -410,10 +449,11 @@ def test_collapsed_target_space_is_not_retrieved_from():
 )
 def test_gradients_are_finite(name, case):
     x, y = map(f32, degenerate()[case])
-    for gradient in jax.jit(jax.grad(ALL[name], argnums=(0, 1)))(x, y):
+    for gradient in gradients(name)(x, y):
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear_cka", "rsa", "procrustes_distance"])
 def test_gradients_agree_with_finite_differences(name):
     x, y = alike(30, 6, 5)
@@ -426,16 +466,13 @@ def test_gradients_agree_with_finite_differences(name):
         np.testing.assert_allclose(float(jnp.vdot(gradient, direction)), numeric, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
-def test_bfloat16_and_integers_are_accumulated_in_float32(name):
-    x, y = alike(60, 8, 8)
-    whole = [jnp.asarray(np.round(4 * v), jnp.int32) for v in (x, y)]
-    half = [v.astype(jnp.bfloat16) for v in whole]
-    expected = ALL[name](*(v.astype(jnp.float32) for v in whole))
-    for inputs in (whole, half):
-        score = ALL[name](*inputs)
-        assert score.dtype == jnp.float32
-        np.testing.assert_allclose(score, expected, atol=1e-6)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
+@pytest.mark.parametrize("name", ["linear_cka", "mutual_knn", "mean_cosine"])
+def test_narrow_dtypes_are_accumulated_in_float32(name, dtype):
+    x, y = (jnp.asarray(np.round(4 * v), dtype) for v in alike(60, 9, 9))
+    score = ALL[name](x, y)
+    assert score.dtype == jnp.float32
+    np.testing.assert_allclose(score, ALL[name](f32(x), f32(y)), atol=1e-6)
 
 
 # --- memory ------------------------------------------------------------------------------------
@@ -456,15 +493,17 @@ def test_linear_cka_takes_a_tenth_of_the_memory_of_gram_matrices():
     assert 10 * ours < temporaries(gram, 20_000, 768, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["linear_cka", "rbf_cka debiased", "rsa", "mutual_knn", "cknna", "jaccard", "mrr"],
+    ["linear_cka", "rbf_cka debiased", "rsa", "cknna", "mrr"],
 )
 def test_memory_grows_with_rows_not_with_their_square(name):
-    small, large = (temporaries(ALL[name], n, 16, 16) for n in (8_192, 65_536))
+    small, large = (temporaries(EAGER[name], n, 16, 16) for n in (8_192, 65_536))
     assert large < 10 * small
 
 
+@pytest.mark.slow
 def test_memory_of_gradients_grows_with_rows_not_with_their_square():
     small, large = (temporaries(jax.grad(measures.rsa), n, 16, 16) for n in (8_192, 32_768))
     assert large < 8 * small
@@ -473,14 +512,14 @@ def test_memory_of_gradients_grows_with_rows_not_with_their_square():
 # --- streams -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sizes", [(40, 40), (1, 30, 49), (80,)])
-@pytest.mark.parametrize("name", ["square", "offset", "low rank"])
+@pytest.mark.parametrize("sizes", [(30, 30), (1, 30, 29)])
+@pytest.mark.parametrize("name", ["plain", "offset", "low rank"])
 def test_streaming_linear_cka_is_that_of_all_rows(name, sizes):
     x, y, rx, ry = pair(name)
     stream = measures.streaming_linear_cka
     state = stream.init(x.shape[1], y.shape[1])
     update = jax.jit(stream.update)
-    for rows in np.split(np.arange(80), np.cumsum(sizes)[:-1]):
+    for rows in np.split(np.arange(60), np.cumsum(sizes)[:-1]):
         state = update(state, x[rows], y[rows])
     expected = alignment(rx @ rx.T, ry @ ry.T, False)
     np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
@@ -529,13 +568,18 @@ def test_minibatch_cka_averages_unbiased_estimates(kernel):
 # --- permutations ------------------------------------------------------------------------------
 
 
+@lru_cache
+def permutation(measure, **options):
+    return jax.jit(partial(measures.permutation_test, measure, **options))
+
+
 def test_permutation_test_keeps_its_definitions():
-    x, y = map(f32, alike(40, 5, 4))
+    x, y = map(f32, alike(60, 9, 9))
     key = jax.random.key(3)
-    result = measures.permutation_test("linear_cka", x, y, key, count=50, alpha=0.1)
-    orders = [jax.random.permutation(one, 40) for one in jax.random.split(key, 50)]
-    null = np.array([measures.linear_cka(x, y[order]) for order in orders])
-    score = float(measures.linear_cka(x, y))
+    result = permutation("linear_cka", count=50, alpha=0.1)(x, y, key)
+    orders = [jax.random.permutation(one, 60) for one in jax.random.split(key, 50)]
+    null = np.array([ALL["linear_cka"](x, y[order]) for order in orders])
+    score = float(ALL["linear_cka"](x, y))
     np.testing.assert_allclose(result.null, null, atol=1e-6)
     np.testing.assert_allclose(result.score, score, atol=1e-6)
     np.testing.assert_allclose(result.p_value, (1 + (null >= score).sum()) / 51, atol=1e-6)
@@ -546,13 +590,15 @@ def test_permutation_test_keeps_its_definitions():
     assert calibrated > 0
 
 
+def likeness(x, y):
+    return 1 - measures.procrustes_distance(x, y)
+
+
 def test_distances_turn_all_orders_round():
-    x, y = map(f32, alike(40, 5, 4))
+    x, y = map(f32, alike(60, 9, 9))
     key = jax.random.key(3)
-    ours = measures.permutation_test("procrustes_distance", x, y, key, count=40)
-    turned = measures.permutation_test(
-        lambda x, y: 1 - measures.procrustes_distance(x, y), x, y, key, count=40
-    )
+    ours = permutation("procrustes_distance", count=40)(x, y, key)
+    turned = permutation(likeness, count=40)(x, y, key)
     np.testing.assert_allclose(ours.score, 1 - turned.score, atol=1e-6)
     np.testing.assert_allclose(ours.threshold, 1 - turned.threshold, atol=1e-6)
     np.testing.assert_allclose(ours.p_value, turned.p_value, atol=1e-6)
@@ -562,33 +608,27 @@ def test_distances_turn_all_orders_round():
 
 def test_wide_spaces_that_are_alike_by_chance_are_called_out():
     x, y = f32(normal(0, 20, 200)), f32(normal(1, 20, 200))
-    assert float(measures.linear_cka(x, y)) > 0.8
-    result = measures.permutation_test("linear_cka", x, y, jax.random.key(0), count=100)
+    result = permutation("linear_cka", count=100)(x, y, jax.random.key(0))
+    assert float(result.score) > 0.8
     assert float(result.p_value) > 0.05
     assert float(result.calibrated) == 0.0
 
 
+@pytest.mark.slow
 def test_p_values_of_unrelated_spaces_are_uniform():
-    x, y = f32(normal(0, 200, 15, 2)), f32(normal(1, 200, 15, 2))
-    keys = jax.random.split(jax.random.key(0), 200)
-
-    def p_value(x, y, key):
-        return measures.permutation_test("linear_cka", x, y, key, count=99).p_value
-
-    p_values = np.asarray(jax.jit(jax.vmap(p_value))(x, y, keys))
-    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
+    x, y = f32(normal(0, 100, 15, 2)), f32(normal(1, 100, 15, 2))
+    keys = jax.random.split(jax.random.key(0), 100)
+    p_values = jax.vmap(permutation("linear_cka", count=99))(x, y, keys).p_value
+    assert scipy.stats.kstest(np.asarray(p_values), "uniform").pvalue > 0.01
 
 
-@pytest.mark.parametrize("batch_size", [None, 7])
-def test_permutations_are_repeatable_and_free_of_the_batch_size(batch_size):
-    x, y = map(f32, alike(30, 4, 4))
-
-    @jax.jit
-    def run(x, y, key):
-        return measures.permutation_test("mutual_knn", x, y, key, count=20, batch_size=batch_size)
-
-    plain = measures.permutation_test("mutual_knn", x, y, jax.random.key(1), count=20)
-    chex.assert_trees_all_close(run(x, y, jax.random.key(1)), plain, atol=1e-6)
+def test_permutations_are_free_of_the_batch_size():
+    x, y = map(f32, alike(60, 9, 9))
+    one, some = (
+        permutation("linear_cka", count=50, alpha=0.1, **options)(x, y, jax.random.key(3))
+        for options in ({}, {"batch_size": 7})
+    )
+    chex.assert_trees_all_close(one, some, atol=1e-6)
 
 
 # --- doors -------------------------------------------------------------------------------------
@@ -604,7 +644,7 @@ def test_row_counts_that_differ_are_named(name):
 @pytest.mark.parametrize("k", [0, 12, 13])
 def test_k_out_of_range_is_refused_with_the_shapes(name, k):
     with pytest.raises(ValueError, match=rf"k={k}.*\(12, 4\)"):
-        ALL[name](jnp.ones((12, 4)), jnp.ones((12, 4)), k)
+        EAGER[name](jnp.ones((12, 4)), jnp.ones((12, 4)), k)
 
 
 @pytest.mark.parametrize("name", sorted(measures.SAME_WIDTH))
@@ -628,7 +668,8 @@ def test_too_few_rows_are_refused_with_the_shapes(function, rows):
     x = jnp.ones((rows - 1, 5))
     with pytest.raises(ValueError, match=rf"{rows} rows.*\({rows - 1}, 5\)"):
         function(x, x)
-    function(f32(normal(0, rows, 5)), f32(normal(1, rows, 5)))
+    score = jax.jit(function)(f32(normal(0, rows, 5)), f32(normal(1, rows, 5)))
+    chex.assert_tree_all_finite(score)
 
 
 def test_bad_options_are_refused():

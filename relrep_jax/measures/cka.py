@@ -50,8 +50,12 @@ def _hsic(products, a_rows, b_rows, a_diagonal, b_diagonal, debiased: bool) -> j
     return products - 2 / n * rows - a_mean * b_mean
 
 
-def _alignment(sums: _Sums, debiased: bool) -> jax.Array:
-    """`HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`, 0 where a kernel does not vary."""
+def _alignment(sums: _Sums, debiased: bool, size: float = 0.0) -> jax.Array:
+    """`HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`, 0 where a kernel does not vary.
+
+    `size` is that of the entries before a shift was taken from them, which left its rounding.
+    """
+    n, eps = sums.k_rows.shape[0], float(jnp.finfo(sums.kl.dtype).eps)
     k, l = (sums.k_rows, sums.k_diagonal), (sums.l_rows, sums.l_diagonal)  # noqa: E741
     cross = _hsic(sums.kl, k[0], l[0], k[1], l[1], debiased)
     norms = []
@@ -59,7 +63,7 @@ def _alignment(sums: _Sums, debiased: bool) -> jax.Array:
         own = _hsic(products, rows, rows, diagonal, diagonal, debiased)
         energy = products if debiased else products + jnp.vdot(diagonal, diagonal)
         # What is left of a kernel without variation is the rounding error of its sums.
-        floor = 32 * jnp.finfo(products.dtype).eps * energy
+        floor = 32 * eps * energy + (8 * eps * size * n) ** 2
         norms.append(safe_sqrt(jnp.where(own > floor, own, 0.0)))
     ratio = divide(divide(cross, norms[0]), norms[1])
     return jnp.clip(ratio, -1.0 if debiased else 0.0, 1.0)
@@ -354,7 +358,7 @@ def _rbf_alignment(x: jax.Array, y: jax.Array, debiased: bool) -> jax.Array:
         size = entries.shape[0]
         shifts.append((jnp.sum(entries) - jnp.trace(entries)) / (size * (size - 1)))
     diagonals = tuple(jnp.full((n,), 1.0 - shift, x.dtype) for shift in shifts)
-    return _alignment(_pair_sums(x, y, kernel, tuple(shifts), diagonals), debiased)
+    return _alignment(_pair_sums(x, y, kernel, tuple(shifts), diagonals), debiased, size=1.0)
 
 
 class Accumulator(NamedTuple):
