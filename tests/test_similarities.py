@@ -77,7 +77,7 @@ class AgreesWithReference(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.product(
         name=NAMES + ["minkowski3", "minkowski1.5", "minkowski20"],
-        size=[(1, 1, 1), (5, 3, 2), (33, 17, 16), (40, 20, 35)],
+        size=[(1, 1, 1), (5, 3, 2), (40, 20, 35)],
     )
     def test_small(self, name, size):
         x, a = problem(*size)
@@ -85,13 +85,12 @@ class AgreesWithReference(chex.TestCase):
             self.variant(function(name))(x, a), reference(name, x, a), rtol=2e-6, atol=4e-6
         )
 
-    @chex.variants(with_jit=True, without_jit=True)
-    @parameterized.product(
-        name=DISTANCES, size=[(257, 20, 9), (30, 513, 17), (700, 1100, 5), (515, 700, 32)]
-    )
-    def test_many_tiles(self, name, size):
-        x, a = problem(*size)
-        assert_relative(self.variant(function(name))(x, a), reference(name, x, a), 3e-6)
+
+@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize("size", [(513, 20, 9), (30, 513, 17), (1030, 700, 32)])
+def test_many_tiles(name, size):
+    x, a = problem(*size)
+    assert_relative(jax.jit(function(name))(x, a), reference(name, x, a), 3e-6)
 
 
 @pytest.mark.parametrize("name, tolerance", [("cosine", 1e-6), ("angular", 1e-6), ("inner", 2e-4)])
@@ -165,7 +164,7 @@ def test_minkowski_neither_overflows_nor_underflows(p, scale):
 
 # --- properties --------------------------------------------------------------------------------
 
-sizes = st.sampled_from([(1, 1, 1), (3, 8, 2), (12, 5, 19)])
+sizes = st.sampled_from([(3, 8, 2), (12, 5, 19)])
 seeds = st.integers(0, 2**16)
 
 
@@ -306,9 +305,31 @@ def test_gradients_of_both_arguments(name, size):
 
 @pytest.mark.parametrize("name", NAMES + ["minkowski3"])
 def test_first_and_second_derivatives_in_both_modes(name):
+    f = function(name)
     with jax.enable_x64(True):
         x, a = (jnp.asarray(v) for v in problem(3, 4, 5, dtype=np.float64))
-        check_grads(function(name), (x, a), order=2, modes=["fwd", "rev"], rtol=1e-4, atol=1e-6)
+        dx, da = (jnp.asarray(v) for v in problem(3, 4, 5, seed=1, dtype=np.float64))
+        along = lambda h: (x + h * dx, a + h * da)  # noqa: E731
+        loss = lambda x, a: jnp.sum(jnp.sin(f(x, a)))  # noqa: E731
+        gradient = jax.grad(loss, (0, 1))
+        slope = lambda x, a: sum(jnp.vdot(*v) for v in zip(gradient(x, a), (dx, da), strict=True))  # noqa: E731
+
+        @jax.jit
+        def derivatives(h):
+            forward = jax.jvp(lambda h: loss(*along(h)), (h,), (1.0,))[1]
+            forward_reverse = jax.jvp(lambda h: gradient(*along(h)), (h,), (1.0,))[1]
+            return forward, slope(*along(h)), forward_reverse, jax.grad(slope, (0, 1))(*along(h))
+
+        loss, gradient = jax.jit(loss), jax.jit(gradient)
+        h = 1e-5
+        first = (loss(*along(h)) - loss(*along(-h))) / (2 * h)
+        second = jax.tree.map(
+            lambda u, v: (u - v) / (2 * h), gradient(*along(h)), gradient(*along(-h))
+        )
+        forward, reverse, forward_reverse, reverse_reverse = derivatives(0.0)
+    np.testing.assert_allclose([forward, reverse], first, rtol=1e-6)
+    chex.assert_trees_all_close(forward_reverse, second, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(reverse_reverse, second, rtol=1e-5, atol=1e-7)
 
 
 def test_chebyshev_ties_share_the_gradient():
@@ -374,8 +395,11 @@ def test_distance_never_holds_all_differences(name):
 # --- transformations ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES + ["minkowski3"])
-@pytest.mark.parametrize("size", [(9, 7, 5), (300, 20, 18)])
+@pytest.mark.parametrize(
+    "name, size",
+    [(name, (9, 7, 5)) for name in NAMES + ["minkowski3"]]
+    + [(name, (600, 20, 18)) for name in ("manhattan", "euclidean")],
+)
 def test_vmap_over_either_and_both(name, size):
     x, a = problem(*size)
     f = function(name)
@@ -427,14 +451,14 @@ def test_shards_and_shard_map_agree_with_one_device():
         from relrep_jax import similarities as sim
         mesh = jax.make_mesh((2,), ("data",))
         fs = dict(sim.SIMILARITIES, minkowski=partial(sim.minkowski, p=3.0))
-        for n, m, d in [(40, 20, 18), (600, 20, 18), (1600, 350, 512)]:
+        for n, m, d in [(40, 20, 18), (1400, 20, 18), (1600, 350, 512)]:
             rng = np.random.default_rng(0)
             x = rng.standard_normal((n, d), np.float32)
             a = rng.standard_normal((m, d), np.float32)
             x[:5] = a[:5] + 1e-2 * x[:5]
             sharded = jax.device_put(x, NamedSharding(mesh, P("data")))
             for name, f in fs.items():
-                if d == 512 and name != "euclidean":
+                if n > 40 and name != "euclidean":
                     continue
                 expected = f(x, a)
                 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4)
@@ -579,8 +603,7 @@ def test_mahalanobis_of_the_identity_is_euclidean_with_gradients():
     np.testing.assert_allclose(sim.mahalanobis(x, a, precision), sim.euclidean(x, a), rtol=1e-5)
     with jax.enable_x64(True):
         x, a = (jnp.asarray(v, jnp.float64) for v in (x, a))
-        check_grads(lambda *v: sim.mahalanobis(x, a, *v), (jnp.eye(3) + 0.0,), 1, rtol=1e-4)
-        check_grads(lambda x, a: sim.mahalanobis(x, a, jnp.eye(3)), (x, a), 1, rtol=1e-4)
+        check_grads(jax.jit(sim.mahalanobis), (x, a, jnp.eye(3)), 1, ["rev"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("precision", [jnp.eye(2), jnp.ones(3)])
@@ -592,7 +615,7 @@ def test_statistics_of_another_width_are_rejected(precision):
         sim.whitened_inner(x, a, jnp.ones(2), jnp.eye(3))
 
 
-@pytest.mark.parametrize("n, d", [(200, 10), (30, 10), (8, 20)])
+@pytest.mark.parametrize("n, d", [(200, 10), (8, 20)])
 @pytest.mark.parametrize("scale, offset", [(1.0, 0.0), (1e3, 1e4), (1e-12, 0.0)])
 def test_covariance_statistics_agree_with_scikit_learn(n, d, scale, offset):
     rng = np.random.default_rng(0)
@@ -605,7 +628,7 @@ def test_covariance_statistics_agree_with_scikit_learn(n, d, scale, offset):
         precision, fitted.precision_, rtol=1e-6, atol=1e-6 * np.abs(fitted.precision_).max()
     )
     x = x.astype(np.float32)
-    mean, precision = sim.covariance_statistics(x)
+    mean, precision = jax.jit(sim.covariance_statistics)(x)
     assert precision.dtype == mean.dtype == jnp.float32
     fitted = LedoitWolf().fit(x.astype(float))
     np.testing.assert_allclose(
@@ -613,28 +636,37 @@ def test_covariance_statistics_agree_with_scikit_learn(n, d, scale, offset):
     )
 
 
-@pytest.mark.parametrize("shrinkage", ["ledoit_wolf", 0.0, 0.1, 1.0])
+@pytest.mark.parametrize("shrinkage", ["ledoit_wolf", 0.0])
 @pytest.mark.parametrize("kind", ["constant feature", "fewer samples", "one sample", "constant"])
 def test_degenerate_covariances_stay_finite(shrinkage, kind):
-    x, a = problem(5, 3, 8) if kind == "fewer samples" else problem(40, 3, 8)
+    x, a = problem(5, 3, 8)
     if kind == "constant feature":
         x[:, 2] = 7
     if kind == "one sample":
         x = x[:1]
     if kind == "constant":
         x[:] = 7
-    mean, precision = sim.covariance_statistics(x, shrinkage)
-    np.testing.assert_allclose(precision, precision.T)
-    chex.assert_tree_all_finite((mean, precision))
 
+    @jax.jit
     def total(x, a):
         mean, precision = sim.covariance_statistics(x, shrinkage)
-        return jnp.sum(sim.mahalanobis(x, a, precision)) + jnp.sum(
-            sim.whitened_inner(x, a, mean, precision)
-        )
+        distances = sim.mahalanobis(x, a, precision)
+        products = sim.whitened_inner(x, a, mean, precision)
+        return jnp.sum(distances) + jnp.sum(products), (mean, precision)
 
-    values, gradients = jax.value_and_grad(total, (0, 1))(x, a)
-    chex.assert_tree_all_finite((values, gradients))
+    (value, statistics), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(x, a)
+    chex.assert_tree_all_finite((value, statistics, gradients))
+    np.testing.assert_array_equal(statistics[1], statistics[1].T)
+
+
+@pytest.mark.parametrize("shrinkage", [0.1, 1.0])
+def test_shrinkage_by_a_number(shrinkage):
+    x = problem(200, 3, 6)[0]
+    covariance = np.cov(x.T.astype(float), bias=True)
+    sphere = np.trace(covariance) / 6 * np.eye(6)
+    expected = np.linalg.inv((1 - shrinkage) * covariance + shrinkage * sphere)
+    actual = sim.covariance_statistics(x, shrinkage)[1]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_covariance_statistics_reject_what_is_no_shrinkage():

@@ -275,7 +275,7 @@ def mahalanobis(x: ArrayLike, anchors: ArrayLike, precision: ArrayLike) -> Array
     x, anchors, dtype = _prepare(x, anchors)
     root = _symmetric_root(_check_precision(precision, x))
     # About the anchors' mean, since a far origin would cost digits in the product with the root.
-    centre = jnp.mean(anchors, axis=0)
+    centre = pairwise.centre_of(anchors)
     x, anchors = _matmul(x - centre, root), _matmul(anchors - centre, root)
     return pairwise.euclidean(x, anchors).astype(dtype)
 

@@ -8,6 +8,7 @@ its transpose, the gradient, is as lean as the distance itself.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 # loop that reads and writes the accumulator once.
 GROUP = 16
 # Rows and anchors of a tile on CPU: accumulator and operands stay in the second-level cache.
-TILE_ROWS, TILE_ANCHORS = 256, 512
+TILE_ROWS, TILE_ANCHORS = 512, 512
 # From this many n*m*d on, Euclidean distances come from a matrix product.
 MATMUL_SIZE = 2**28
 MATMUL_WIDTH = 64
@@ -49,20 +50,30 @@ def euclidean(x: Array, a: Array) -> Array:
     return _compiled("euclidean", 2.0, x, a)
 
 
-def power_of_two(x: Array, axis: int | None = None) -> Array:
-    """A power of two within a factor of two of the largest finite magnitude; 1 where all is zero.
+def power_of_two(x: Array, axis: Literal[-1] | None = None) -> Array:
+    """The power of two below the largest magnitude of `x`; 1 where that is zero or not finite.
 
     Dividing by it is exact and keeps squares from overflowing and underflowing. It is a constant
     to differentiation.
     """
-    x = lax.stop_gradient(x)
-    largest = jnp.max(jnp.where(jnp.isfinite(x), jnp.abs(x), 0), axis, keepdims=axis is not None)
-    # The exponent's bits alone; neither the power nor its reciprocal may leave the normal range.
-    limit = 2.0 ** (jnp.finfo(x.dtype).maxexp - 8)
-    bits = jnp.int32 if x.dtype.itemsize == 4 else jnp.int64
-    exponent = lax.bitcast_convert_type(jnp.asarray(jnp.inf, x.dtype), bits)
+    dtype, bits = x.dtype, _bits(x.dtype)
+    largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis, keepdims=axis is not None)
+    # Neither the power nor its reciprocal may leave the normal range.
+    limit = 2.0 ** (jnp.finfo(dtype).maxexp - 8)
+    exponent = lax.bitcast_convert_type(jnp.asarray(jnp.inf, dtype), bits)
     power = lax.bitcast_convert_type(jnp.clip(largest, 1 / limit, limit), bits) & exponent
-    return jnp.where(largest > 0, lax.bitcast_convert_type(power, x.dtype), 1)
+    power = lax.bitcast_convert_type(power, dtype)
+    return jnp.where((largest > 0) & (largest < jnp.inf), power, 1)
+
+
+def centre_of(a: Array) -> Array:
+    """The mean of the rows, with a bit less than its dtype has.
+
+    What is subtracted from samples and from anchors must be one number. Without the rounding, the
+    compiler may merge the division by the count into one of the subtractions, but not the other.
+    """
+    info = jnp.finfo(a.dtype)
+    return lax.reduce_precision(jnp.mean(a, axis=0), info.nexp, info.nmant - 1)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -100,10 +111,6 @@ _compiled = jax.jit(_distance, static_argnums=(0, 1))
 def _direct(kind: str, p: float, x: Array, a: Array) -> Array:
     """The distance by differences, in tiles on CPU and all at once elsewhere."""
     tile = partial(_tile, kind, p)
-    if kind == "euclidean":
-        scale = jnp.maximum(power_of_two(x), power_of_two(a))
-        unscale = 1 / scale
-        tile = lambda x, a: _tile(kind, p, x * unscale, a * unscale) * scale  # noqa: E731
     small = x.shape[0] <= TILE_ROWS and a.shape[0] <= TILE_ANCHORS
     if small or _is_sharded(x) or _is_sharded(a):
         return tile(x, a)
@@ -148,8 +155,9 @@ def _tile(kind: str, p: float, x: Array, a: Array) -> Array:
     if kind == "manhattan":
         return _over_features(lambda out, t: out + jnp.abs(t), x, a)
     if kind == "euclidean":
-        return jnp.sqrt(_over_features(lambda out, t: out + t * t, x, a))
-    largest = _over_features(lambda out, t: jnp.maximum(out, jnp.abs(t)), x, a)
+        x, a, scale = _rescale(x, a)
+        return jnp.sqrt(_over_features(lambda out, t: out + t * t, x, a)) * scale
+    largest = _largest(x, a)
     if kind == "chebyshev":
         return largest
     # Powers of ratios to the largest difference can neither overflow nor all underflow.
@@ -158,7 +166,28 @@ def _tile(kind: str, p: float, x: Array, a: Array) -> Array:
     return largest * jnp.where(largest > 0, total, 1) ** (1 / p)
 
 
-def _over_features(step: Callable[[Array, Array], Array], x: Array, a: Array) -> Array:
+def _largest(x: Array, a: Array) -> Array:
+    """The largest absolute difference.
+
+    Bits of non-negative floats are ordered as the floats are, and NaN is above them all: as
+    integers the maximum takes one instruction, which as floats NaN makes three.
+    """
+    bits = _bits(x.dtype)
+    magnitude = jnp.iinfo(bits).max  # all but the sign
+
+    def step(out, t):
+        return jnp.maximum(out, lax.bitcast_convert_type(t, bits) & magnitude)
+
+    return lax.bitcast_convert_type(_over_features(step, x, a, bits), x.dtype)
+
+
+def _bits(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.dtype({4: jnp.int32, 8: jnp.int64}[dtype.itemsize])
+
+
+def _over_features(
+    step: Callable[[Array, Array], Array], x: Array, a: Array, dtype: jnp.dtype | None = None
+) -> Array:
     """Fold `step(accumulator, x_k - a_k)` over features `k`, from an accumulator of zeros."""
     d = x.shape[1]
     first = d % GROUP or min(d, GROUP)
@@ -170,44 +199,72 @@ def _over_features(step: Callable[[Array, Array], Array], x: Array, a: Array) ->
         return out
 
     x, a = x.T, a.T
-    out = fold(jnp.zeros((), x.dtype), (x[:first], a[:first]))
+    out = fold(jnp.zeros((), dtype or x.dtype), (x[:first], a[:first]))
     if first == d:
         return out
     rest = jax.tree.map(lambda v: v[first:].reshape(-1, GROUP, v.shape[1]), (x, a))
     return lax.scan(lambda out, pair: (fold(out, pair), None), out, rest)[0]
 
 
+def _rescale(x: Array, a: Array) -> tuple[Array, Array, Array]:
+    """Both divided by one power of two that brings them near 1, and that power."""
+    scale = jnp.maximum(power_of_two(x), power_of_two(a))
+    return x / scale, a / scale, scale
+
+
 @sequential_vmap
 def _euclidean_by_product(x: Array, a: Array) -> Array:
-    """Euclidean distances from one matrix product, mended where it lost digits.
+    """Euclidean distances from matrix products, mended where these lost digits.
 
-    `|x|^2 - 2 x.a + |a|^2` about the anchors' mean; rows in which any of it cancels are computed
-    anew from differences. Mapped one problem after another: a map of the loop over such rows
-    would copy the whole result at each of its steps.
+    Mapped one problem after another: a map of the loop that mends would copy the whole result at
+    each of its steps.
     """
     n = x.shape[0]
-    scale = jnp.maximum(power_of_two(x), power_of_two(a))
-    unscale = 1 / scale
-    centre = jnp.mean(a * unscale, axis=0)
-    centred, centred_a = x * unscale - centre, a * unscale - centre
-    norms = jnp.sum(centred * centred, axis=1)[:, None] + jnp.sum(centred_a * centred_a, axis=1)
-    squares = norms - 2 * jnp.matmul(centred, centred_a.T, precision=lax.Precision.HIGHEST)
-    # Written so that NaN, which infinite entries leave behind, counts as lost.
-    lost = ~jnp.all(squares >= CANCELLED * norms, axis=1)
-    out = jnp.sqrt(jnp.maximum(squares, 0)) * scale
-
+    rows, _ = _block(n, TILE_ROWS)
+    out, lost = lax.platform_dependent(
+        x, a, cpu=partial(_products, rows), default=partial(_products, n)
+    )
+    # Rows that lost digits come first; the others, and the padding, are n: out of bounds.
     count = jnp.sum(lost)
-    rows = jnp.argsort(~lost, stable=True)
-    rows = jnp.where(jnp.arange(n) < count, rows, n)
-    rows = jnp.pad(rows, (0, -n % MEND_ROWS), constant_values=n)
+    order = jnp.where(jnp.arange(n) < count, jnp.argsort(~lost, stable=True), n)
+    order = jnp.pad(order, (0, -n % MEND_ROWS), constant_values=n)
 
     def mend(state):
         done, out = state
-        chunk = lax.dynamic_slice_in_dim(rows, done, MEND_ROWS)
-        exact = _tile("euclidean", 2.0, x.at[chunk].get(mode="clip") * unscale, a * unscale)
-        return done + MEND_ROWS, out.at[chunk].set(exact * scale, mode="drop")
+        chunk = lax.dynamic_slice_in_dim(order, done, MEND_ROWS)
+        exact = _tile("euclidean", 2.0, x.at[chunk].get(mode="clip"), a)
+        return done + MEND_ROWS, out.at[chunk].set(exact, mode="drop")
 
     return lax.while_loop(lambda state: state[0] < count, mend, (count * 0, out))[1]
+
+
+def _products(rows: int, x: Array, a: Array) -> tuple[Array, Array]:
+    """Distances as `|x|^2 - 2 x.a + |a|^2` about the anchors' mean, a block of rows at a time.
+
+    Also tells the rows in which any distance lost digits to cancellation.
+    """
+    (n, _), m = x.shape, a.shape[0]
+    centre = centre_of(a)
+
+    def step(index, state):
+        start = jnp.minimum(index * rows, n - rows)
+        block, anchors, scale = _rescale(lax.dynamic_slice_in_dim(x, start, rows) - centre, centred)
+        norms = jnp.sum(block * block, axis=1)[:, None] + jnp.sum(anchors * anchors, axis=1)
+        squares = norms - 2 * jnp.matmul(block, anchors.T, precision=lax.Precision.HIGHEST)
+        # Written so that NaN, which infinite entries leave behind, counts as lost. A sum since it
+        # is several times as fast as `any` on CPU.
+        lost = jnp.sum(jnp.where(squares >= CANCELLED * norms, 0, 1), axis=1) > 0
+        update = (jnp.sqrt(jnp.maximum(squares, 0)) * scale, lost)
+        return jax.tree.map(
+            lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0),
+            state,
+            update,
+        )
+
+    centred = a - centre
+    zero = (x[0, 0] + a[0, 0]) * 0
+    state = jnp.broadcast_to(zero, (n, m)), jnp.broadcast_to(zero != 0, (n,))
+    return lax.fori_loop(0, -(-n // rows), step, state)
 
 
 # --- derivatives -------------------------------------------------------------------------------
