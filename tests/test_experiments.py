@@ -1,0 +1,421 @@
+"""The main job, from the command line to its files; and every bad input at its door."""
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relrep_jax.experiments import config as config_room
+from relrep_jax.experiments import image_stitching
+from relrep_jax.stitching import stitching_grid
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "--config.seeds.count=3",
+    "--config.training.epochs=2",
+    "--config.model.channels=(4, 6)",
+    "--config.model.latent_dim=8",
+    "--config.anchors.count=12",
+    "--config.data.train_limit=200",
+    "--config.checkpoint.every=1",
+]
+REPRESENTATIONS = ["absolute", "relative_cosine", "product"]
+
+
+def load_train():
+    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def train(*arguments):
+    return load_train().main(["train.py", *map(str, arguments)])
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "small"
+    assert train(*SMALL, f"--workdir={workdir}") == 0
+    return workdir
+
+
+def test_the_pair_table_has_a_row_for_every_pair(finished):
+    table = rows(finished / "tables" / "stitching.csv")
+    assert list(table[0]) == ["representation", "encoder", "decoder", "metric", "value"]
+    pairs = {(r["representation"], int(r["encoder"]), int(r["decoder"])) for r in table}
+    assert len(table) == len(pairs) == 3 * 9
+    assert {pair[0] for pair in pairs} == set(REPRESENTATIONS)
+    assert {r["metric"] for r in table} == {"mse"}
+    assert all(0 < float(r["value"]) < 1 for r in table)
+
+
+def test_the_summary_is_that_of_the_pairs(finished):
+    summary = rows(finished / "tables" / "summary.csv")
+    assert list(summary[0]) == [
+        "representation", "metric", "non_stitched_mean", "non_stitched_std", "stitched_mean",
+        "stitched_std", "stitching_index",
+    ]  # fmt: skip
+    assert [r["representation"] for r in summary] == REPRESENTATIONS
+    pairs = rows(finished / "tables" / "stitching.csv")
+    for row in summary:
+        mine = [r for r in pairs if r["representation"] == row["representation"]]
+        own = [float(r["value"]) for r in mine if r["encoder"] == r["decoder"]]
+        other = [float(r["value"]) for r in mine if r["encoder"] != r["decoder"]]
+        assert float(row["non_stitched_mean"]) == pytest.approx(np.mean(own))
+        assert float(row["stitched_mean"]) == pytest.approx(np.mean(other))
+        assert float(row["stitching_index"]) == pytest.approx(np.mean(own) / np.mean(other))
+
+
+def test_a_run_leaves_what_a_reader_looks_for(finished):
+    for name in (
+        "config.json", "metrics.jsonl", "report.md",
+        "figures/reconstructions.png", "figures/latent_spaces.png", "figures/pair_grid.png",
+        "figures/learning_curves.png", "tables/stitching.json", "tables/summary.json",
+    ):  # fmt: skip
+        assert (finished / name).stat().st_size > 0, name
+    assert list((finished / "tensorboard").iterdir())
+    report = (finished / "report.md").read_text()
+    assert "| relative_cosine |" in report.replace("**", "")
+    assert "(figures/pair_grid.png)" in report
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["representation"], r["epoch"]) for r in records] == [
+        (name, epoch) for name in REPRESENTATIONS for epoch in (1, 2)
+    ]
+    assert all(len(r["loss"]) == 3 for r in records)
+
+
+def test_a_finished_run_is_reported_again_without_training(finished, capsys):
+    before = (finished / "tables" / "stitching.csv").read_bytes()
+    metrics = (finished / "metrics.jsonl").read_bytes()
+    (finished / "report.md").unlink()
+    (finished / "tables" / "stitching.csv").unlink()
+    assert train(*SMALL, f"--workdir={finished}") == 0
+    assert (finished / "tables" / "stitching.csv").read_bytes() == before
+    assert (finished / "metrics.jsonl").read_bytes() == metrics
+    assert (finished / "report.md").exists()
+    assert "relative_cosine" in capsys.readouterr().out
+
+
+def test_a_workdir_with_another_config_is_refused(finished, capsys):
+    assert train(*SMALL, f"--workdir={finished}", "--config.training.epochs=3") == 2
+    message = capsys.readouterr().err
+    assert "config.training.epochs: 2 -> 3" in message
+    assert "--workdir" in message
+
+
+def test_the_grid_of_a_run_is_what_its_models_give_one_by_one(finished):
+    """An independent road to one cell: restore, encode, represent and decode without any vmap."""
+    from ml_collections import ConfigDict
+
+    from relrep_jax.training.checkpoints import Checkpoints
+    from relrep_jax.training.loop import init_state
+
+    config = ConfigDict(json.loads((finished / "config.json").read_text()))
+    for fields in config.representations.values():
+        fields.similarities = tuple(fields.similarities)
+    job = image_stitching.prepare(config)
+    dataset = job.dataset
+    images = dataset.x_test.astype(np.float32) / dataset.scale
+    anchors = dataset.x_train[job.anchors].astype(np.float32) / dataset.scale
+    table = rows(finished / "tables" / "stitching.csv")
+    for name, task in job.tasks.items():
+        optimizer = image_stitching._make_optimizer(config, len(dataset.x_train))
+        init = jax.vmap(lambda s, t=task, o=optimizer: init_state(t.model, o, s))
+        like = jax.eval_shape(init, jnp.zeros(3, jnp.uint32))
+        with Checkpoints(finished / "checkpoints" / name) as saved:
+            variables = saved.restore(2, like).variables
+        first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], variables) for i in (0, 1))
+        model = task.model
+        latents = model.apply(first, "encode", images)[0]
+        anchor_latents = model.apply(first, "encode", anchors)[0]
+        if name == "absolute":
+            space = latents
+        else:
+            cosine = (
+                latents
+                @ anchor_latents.T
+                / (
+                    np.linalg.norm(latents, axis=1)[:, None]
+                    * np.linalg.norm(anchor_latents, axis=1)
+                )
+            )
+            difference = np.asarray(latents)[:, None] - np.asarray(anchor_latents)[None]
+            space = [cosine]
+            if name == "product":
+                space += [
+                    np.linalg.norm(difference, axis=-1),
+                    np.abs(difference).sum(-1),
+                    np.abs(difference).max(-1),
+                ]
+            space = jnp.stack([jnp.asarray(part) for part in space])
+        prediction = model.apply(second, "decode", space)[0]
+        value = float(np.mean((np.asarray(prediction, np.float64) - images) ** 2))
+        cell = next(
+            r for r in table
+            if (r["representation"], r["encoder"], r["decoder"]) == (name, "0", "1")
+        )  # fmt: skip
+        assert float(cell["value"]) == pytest.approx(value, rel=1e-4)
+
+
+BAD = {
+    "unknown field": (["--config.model.latent_dm=3"], "Did you mean config.model.latent_dim"),
+    "wrong type": (["--config.model.latent_dim=wide"], "latent_dim"),
+    "unknown similarity": (
+        ["--config.representations.product.similarities=('cosin',)"],
+        "Unknown similarity 'cosin'. Did you mean 'cosine'? Known: angular",
+    ),
+    "unknown data set": (["--config.data.name=mnst"], "Did you mean 'mnist'"),
+    "unprepared data set": (
+        ["--config.data.name=mnist", "--config.data.data_dir={tmp}"],
+        "download_and_prepare",
+    ),
+    "unknown optimizer": (["--config.optimizer.name=adan"], "Did you mean 'adam'"),
+    "unknown aggregation": (
+        ["--config.representations.product.aggregation=mean"],
+        "Known: concatenation, mlp_sum, self_attention, sum, weighted_average",
+    ),
+    "unknown task": (["--config.task=gan"], "Known: autoencoder, classifier"),
+    "unknown loss": (["--config.training.loss=l1"], "Known: mse, optimal_sigma"),
+    "unknown strategy": (["--config.seeds.axis=pmap"], "Known: auto, map, vmap"),
+    "unknown anchor choice": (["--config.anchors.choice=random"], "Known: stratified, uniform"),
+    "unknown experiment": (["--config.experiment=x"], "image_stitching"),
+    "too many anchors": (["--config.anchors.count=1501"], "only 1500 training samples"),
+    "no seeds": (["--config.seeds.count=0"], "config.seeds.count must be at least 1, got 0"),
+    "no epochs": (["--config.training.epochs=0"], "training.epochs"),
+    "large batch": (["--config.training.batch_size=1501"], "only 1500 training samples"),
+    "learning rate": (["--config.optimizer.learning_rate=-1."], "must be above 0"),
+    "small images": (
+        ["--config.model.channels=(4, 4, 4, 4)"],
+        "Use at most 3 channels for images of this size",
+    ),
+    "missing file": (["--config.data.path={tmp}/none.npz"], "No such file"),
+    "missing config": (["--config={tmp}/none.py"], "There is no config file"),
+    "broken config": (["--config={tmp}/broken.py"], "broken.py cannot be read: SyntaxError"),
+    "config without a field": (["--config={tmp}/short.py"], "lacks the field config.seeds"),
+    "config with its own field": (["--config={tmp}/odd.py"], "Unknown config field config.sedes"),
+    "unknown flag": (["--wrkdir=x"], "Did you mean: workdir"),
+    "stray word": (["epochs=3"], "Unknown argument 'epochs=3'"),
+    "workdir in a file": (["--workdir={tmp}/odd.py/run"], "cannot be written to"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_code_2_and_a_message(case, tmp_path, capsys):
+    (tmp_path / "broken.py").write_text("def get_config(:\n")
+    start = "from relrep_jax.experiments.image_stitching import default_config\n"
+    (tmp_path / "short.py").write_text(
+        start + "def get_config():\n    c = default_config()\n    del c.seeds\n    return c\n"
+    )
+    (tmp_path / "odd.py").write_text(
+        start + "def get_config():\n    c = default_config()\n    c.sedes = 3\n    return c\n"
+    )
+    arguments, expected = BAD[case]
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    if not any("workdir" in argument for argument in arguments):
+        arguments.append(f"--workdir={tmp_path / 'run'}")
+    assert train(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("train.py: ")
+    assert expected in captured.err
+    assert "Traceback" not in captured.err + captured.out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"y_test": None}, "y_test"),
+        ({"x_train": np.zeros((4, 8))}, "x_train"),
+        ({"x_train": np.full((4, 8, 8), np.nan)}, "NaN"),
+    ],
+    ids=["lacks a key", "wrong rank", "nan"],
+)
+def test_bad_files_end_with_code_2_and_their_name(arrays, expected, tmp_path, capsys):
+    good = {
+        "x_train": np.zeros((4, 8, 8)), "y_train": np.arange(4) % 2,
+        "x_test": np.zeros((2, 8, 8)), "y_test": np.arange(2),
+    }  # fmt: skip
+    content = {name: array for name, array in (good | arrays).items() if array is not None}
+    np.savez(tmp_path / "images.npz", **content)
+    assert (
+        train(f"--config.data.path={tmp_path / 'images.npz'}", f"--workdir={tmp_path / 'w'}") == 2
+    )
+    message = capsys.readouterr().err
+    assert "images.npz" in message
+    assert expected in message
+
+
+def test_help_shows_how_to_begin(capsys):
+    assert train("--help") == 0
+    assert "--config.seeds.count=16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_is_complete(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config_room.check_fields(
+        config, image_stitching.default_config(), free=("representations", "optimizer.options")
+    )
+    if config.data.name == "digits":
+        image_stitching.prepare(config)
+
+
+def test_differences_name_every_field_that_changed():
+    old = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+    new = {"a": {"b": 2, "c": [1, 2]}, "e": 4}
+    assert config_room.differences(old, new) == [
+        "config.a.b: 1 -> 2",
+        "config.d: 3 -> (absent)",
+        "config.e: (absent) -> 4",
+    ]
+
+
+def test_a_stitching_grid_encodes_once_and_decodes_every_pair():
+    spaces = jnp.arange(6.0).reshape(3, 2, 1)
+    decoders = jnp.array([1.0, 10.0])
+    grid = stitching_grid(
+        lambda decoder, space: decoder * space,
+        lambda prediction, target: jnp.sum(prediction) + target,
+        spaces, decoders, 0.5,
+    )  # fmt: skip
+    expected = np.outer([1, 5, 9], [1, 10]) + 0.5
+    np.testing.assert_allclose(grid, expected)
+
+
+def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
+    """Poison one seed's loss: the report names it, and the others' numbers stay."""
+    from relrep_jax.experiments import tasks
+
+    original = tasks.RECONSTRUCTION_LOSSES["optimal_sigma"]
+    # The noise of its initial weights tells the seeds apart: 1 is the one in between.
+    seen = []
+    monkeypatch.setattr(image_stitching, "_train", _poisoned_train(image_stitching._train, seen))
+    assert train(*SMALL, f"--workdir={tmp_path / 'run'}") == 0
+    assert original is tasks.RECONSTRUCTION_LOSSES["optimal_sigma"]
+    assert seen
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "Diverged seeds" in report
+    assert "absolute: seed 1" in report
+    table = rows(tmp_path / "run" / "tables" / "stitching.csv")
+    good = [float(r["value"]) for r in table if {r["encoder"], r["decoder"]} <= {"0", "2"}]
+    assert np.isfinite(good).all()
+    bad = [float(r["value"]) for r in table if "1" in (r["encoder"], r["decoder"])]
+    assert np.isnan([v for v in bad]).any()
+
+
+def _poisoned_train(original, seen):
+    def poisoned(job, name, *rest):
+        variables = original(job, name, *rest)
+        if name != "absolute":
+            return variables
+        seen.append(name)
+        return jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), variables)
+
+    return poisoned
+
+
+def run_train(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def test_the_program_exits_with_2_and_no_traceback(tmp_path):
+    process = run_train("--config.seeds.count=0", f"--workdir={tmp_path / 'run'}")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path):
+    small = [a for a in SMALL if "epochs" not in a] + ["--config.training.epochs=8"]
+    whole = run_train(*small, f"--workdir={tmp_path / 'whole'}")
+    assert whole.communicate(timeout=600)[0] and whole.returncode == 0
+    killed = 0
+    workdir = tmp_path / "killed"
+    for epochs_before_the_kill in (1, 5, 11, 18):
+        process = run_train(*small, f"--workdir={workdir}")
+        metrics = workdir / "metrics.jsonl"
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.exists() and metrics.read_text().count("\n") >= epochs_before_the_kill:
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.01)
+        process.communicate(timeout=60)
+    last = run_train(*small, f"--workdir={workdir}")
+    assert last.communicate(timeout=600)[0] and last.returncode == 0
+    assert killed == 4
+    for name in ("stitching.csv", "summary.csv"):
+        expected = (tmp_path / "whole" / "tables" / name).read_bytes()
+        assert (workdir / "tables" / name).read_bytes() == expected
+    losses = [
+        [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "whole", workdir)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["default", "classifier"])
+def test_stitching_works_on_digits_where_it_should(config, tmp_path):
+    """The papers' claim on real data: absolute spaces cannot be stitched, relative ones can."""
+    process = run_train(f"--config={ROOT / 'configs' / config}.py", f"--workdir={tmp_path / 'run'}")
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    summary = {r["representation"]: r for r in rows(tmp_path / "run" / "tables" / "summary.csv")}
+    own = {name: float(r["non_stitched_mean"]) for name, r in summary.items()}
+    stitched = {name: float(r["stitched_mean"]) for name, r in summary.items()}
+    for name in ("relative_cosine", "product"):
+        if config == "classifier":
+            assert stitched[name] > stitched["absolute"] + 0.3
+        else:
+            assert stitched["absolute"] > 10 * own["absolute"]
+            assert stitched[name] < 3 * own[name]
+            assert stitched[name] < stitched["absolute"] / 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["autoencoder", "variational_autoencoder"])
+def test_real_mnist_from_a_file(task, tmp_path):
+    folder = os.environ.get("RELREP_DATA_DIR", "")
+    if not (Path(folder) / "mnist_20k_3k.npz").is_file():
+        pytest.skip("set RELREP_DATA_DIR to a folder with mnist_20k_3k.npz")
+    process = run_train(
+        f"--config={ROOT / 'configs' / task}_mnist.py", f"--workdir={tmp_path / 'run'}",
+        f"--config.data.path={Path(folder) / 'mnist_20k_3k.npz'}",
+        "--config.data.train_limit=1000", "--config.data.test_limit=200",
+        "--config.model.channels=(8, 16)", "--config.model.latent_dim=32",
+        "--config.anchors.count=50", "--config.seeds.count=2", "--config.training.epochs=3",
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    table = rows(tmp_path / "run" / "tables" / "stitching.csv")
+    assert len(table) == 3 * 4
+    assert all(np.isfinite(float(r["value"])) for r in table)
