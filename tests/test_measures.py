@@ -66,6 +66,7 @@ PAIRS = {
     "two wide blocks": lambda: alike(1100, 400, 400),
 }
 SMALL = ["plain", "offset", "low rank", "few rows", "digits"]
+SAME_SHAPE = ["plain", "offset", "low rank"]
 
 
 def pair(name):
@@ -155,7 +156,7 @@ def test_median_distance_meets_ties_and_gaps():
     np.testing.assert_allclose(compiled("median_distance")(x), expected, rtol=5e-6)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SAME_SHAPE, "few rows"])
 @pytest.mark.parametrize("threshold", [0.5, 0.99])
 def test_svcca_agrees_with_principal_subspaces(name, threshold):
     x, y, rx, ry = pair(name)
@@ -191,7 +192,7 @@ def test_procrustes_distance_agrees_with_scipy(name):
     np.testing.assert_allclose(compiled("procrustes_distance")(x, y), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SAME_SHAPE, "digits"])
 @pytest.mark.parametrize("correlation", ["pearson", "spearman"])
 def test_rsa_agrees_with_scipy(name, correlation):
     x, y, rx, ry = pair(name)
@@ -213,7 +214,7 @@ def test_spearman_gives_equal_distances_their_mean_rank():
     np.testing.assert_allclose(measures.rsa(f32(x), f32(y), "spearman"), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*SMALL, "two blocks"])
+@pytest.mark.parametrize("name", [*SAME_SHAPE, "two blocks"])
 @pytest.mark.parametrize("k", [10])
 def test_mutual_knn_agrees_with_sets(name, k):
     x, y, rx, ry = pair(name)
@@ -222,7 +223,7 @@ def test_mutual_knn_agrees_with_sets(name, k):
     np.testing.assert_allclose(compiled("mutual_knn", k=k)(x, y), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SAME_SHAPE, "few rows"])
 @pytest.mark.parametrize("k", [10])
 def test_cknna_agrees_with_masked_kernels(name, k):
     x, y, rx, ry = pair(name)

@@ -196,7 +196,7 @@ def median_distance(x: jax.Array) -> jax.Array:
     target = (total + 1) // 2  # the lower of the middle two, counted from 1
     exact = n <= 2048
     integer, top = _bits(x.dtype)
-    cuts = 63
+    cuts = 65
 
     def to_float(bits):
         return lax.bitcast_convert_type(bits, x.dtype)
@@ -240,10 +240,19 @@ def median_distance(x: jax.Array) -> jax.Array:
         return state[1] - state[0] > width
 
     def halve(state):
-        low, high = state[:2]
-        step = jnp.maximum((high - low) // (cuts + 1), 1)
-        cut_bits = jnp.minimum(low + step * jnp.arange(1, cuts + 1, dtype=integer), high)
-        return narrow(state, cut_bits)
+        low, high, below_low, below_high = state
+        span = high - low
+        # Half of the cuts are evenly spaced, which bounds the number of rounds; the others crowd
+        # about where even growth of the counts puts the answer, which is soon met.
+        even = low + jnp.maximum(span // (cuts // 2 + 1), 1) * jnp.arange(1, cuts // 2 + 1)
+        share = (target - below_low) / jnp.maximum(below_high - below_low, 1)
+        guess = low + jnp.clip(share * span, 0, span).astype(integer)
+        reach = span >> jnp.arange(2, 2 + cuts // 4, dtype=integer)
+        crowd = jnp.concatenate(
+            [guess - reach, guess[None], guess + jnp.minimum(reach, high - guess)]
+        )
+        cut_bits = jnp.concatenate([even.astype(integer), crowd])
+        return narrow(state, jnp.sort(jnp.clip(cut_bits, low + 1, high)))
 
     state = (
         jnp.asarray(-1, integer),

@@ -75,7 +75,7 @@ def permutation_test(
     >>> import jax
     >>> x = jax.random.normal(jax.random.key(0), (50, 4))
     >>> result = permutation_test("linear_cka", x, 2.0 * x, jax.random.key(1), count=19)
-    >>> float(result.p_value), round(float(result.calibrated), 4)
+    >>> round(float(result.p_value), 4), round(float(result.calibrated), 4)
     (0.05, 1.0)
     """
     check_pair(x, y)
