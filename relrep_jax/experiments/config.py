@@ -50,10 +50,8 @@ def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...
                 continue
             is_group = isinstance(value, Mapping | ConfigDict)
             if is_group != isinstance(given[name], Mapping | ConfigDict):
-                raise ConfigError(
-                    f"config.{prefix}{name} must be {'a group of fields' if is_group else 'a value'}"
-                    f", got {given[name]!r}."
-                )
+                kind = "a group of fields" if is_group else "a value"
+                raise ConfigError(f"config.{prefix}{name} must be {kind}, got {given[name]!r}.")
             if is_group:
                 compare(given[name], value, f"{prefix}{name}.")
 

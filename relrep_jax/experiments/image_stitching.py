@@ -27,7 +27,7 @@ from relrep_jax.models import Representation, Variables
 from relrep_jax.stitching import stitching_column
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
 from relrep_jax.training.optimizers import make_optimizer, make_schedule
-from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
+from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds, take_seed
 from relrep_jax.training.trainer import Epoch, train
 
 
@@ -214,7 +214,8 @@ def prepare(config: ConfigDict) -> Job:
     if config.anchors.choice == "uniform":
         anchors = anchor_choice.uniform(anchor_key, num_samples, config.anchors.count)
     else:
-        anchors = anchor_choice.stratified(anchor_key, dataset.y_train, config.anchors.count)
+        choose = jax.jit(anchor_choice.stratified, static_argnums=2)
+        anchors = choose(anchor_key, dataset.y_train, config.anchors.count)
 
     _make_optimizer(config, num_samples)
     tasks = {
@@ -258,11 +259,9 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     ):
         for name, task in job.tasks.items():
             variables = _train(job, name, task, data, workdir, log, progress)
-            evaluation = Evaluation.of(job, task, variables)
-            values = evaluation.grid()
+            values, pictures[name] = evaluate(job, task, variables)
             labels = tuple(map(str, job.seeds))
             grids.append(report.Grid(name, task.metric, values, labels, labels))
-            pictures[name] = evaluation.pictures()
             curves[name] = log.curves(name)
     summaries = [report.summarize(grid) for grid in grids]
     _write_report(job, workdir, grids, summaries, pictures, curves, command)
@@ -325,14 +324,19 @@ class Pictures:
     """What the figures show of one representation.
 
     Attributes:
+        labels: `[n]` classes of the samples in `spaces`.
+        spaces: a space `[n, width]` a seed, for at most `MAX_SPACES` seeds that did not diverge.
+        originals: `[k, h, w, c]` a few of these samples; None for classifiers.
         non_stitched: `[k, h, w, c]`, the first seed's reconstructions; None for classifiers.
-        stitched: `[k, h, w, c]`, the first seed's encoder with the second seed's decoder.
-        spaces: a space `[n, width]` a seed, for at most `MAX_SPACES` seeds.
+        stitched: `[k, h, w, c]`, the first seed's encoder with the second seed's decoder; None
+            where there is no second one.
     """
 
-    non_stitched: np.ndarray | None
-    stitched: np.ndarray | None
+    labels: np.ndarray
     spaces: list[np.ndarray]
+    originals: np.ndarray | None = None
+    non_stitched: np.ndarray | None = None
+    stitched: np.ndarray | None = None
 
 
 MAX_SPACES = 5
@@ -340,74 +344,67 @@ MAX_POINTS = 1000
 MAX_IMAGES = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """All seeds' models of one representation on the test split."""
+def evaluate(job: Job, task: Task, variables: Variables) -> tuple[np.ndarray, Pictures]:
+    """Every encoder with every decoder on the test split.
 
-    job: Job
-    task: Task
-    variables: Variables
-    anchors: jax.Array
+    Args:
+        job: what was trained.
+        task: of one representation.
+        variables: the models, with a leading seed axis.
 
-    @staticmethod
-    def of(job: Job, task: Task, variables: Variables) -> "Evaluation":
-        """Place the models and encode the anchors, once for each encoder."""
-        variables = job.plan.pad(variables)
-        anchor_images = job.plan.share(job.dataset.x_train[job.anchors])
-        anchors = over_seeds(task.encode_anchors, job.plan)(variables, anchor_images)
-        return Evaluation(job, task, variables, anchors)
+    Returns:
+        Scores `[encoders, decoders]`, means over the test split; and what the figures show.
+    """
+    plan, dataset = job.plan, job.dataset
+    size = min(job.config.evaluation.batch_size, len(dataset.x_test))
+    variables = plan.pad(variables)
+    anchor_images = plan.share(dataset.x_train[job.anchors])
+    anchors = over_seeds(task.encode_anchors, plan)(variables, anchor_images)
+    encode_all = over_seeds(lambda seed, images: task.encode(*seed, images), plan)
+    columns = over_seeds(
+        lambda decoder, spaces, batch: stitching_column(
+            task.decode, task.score, spaces, decoder, batch
+        ),
+        plan,
+    )
+    total = np.zeros((plan.num_seeds, plan.num_seeds))
+    pictures = None
+    for start in range(0, len(dataset.x_test), size):
+        # The last batch reaches back, so that one compiled program serves all of them.
+        begin = min(start, len(dataset.x_test) - size)
+        batch = {
+            "image": dataset.x_test[begin : begin + size],
+            "label": dataset.y_test[begin : begin + size],
+        }
+        spaces = plan.unpad(encode_all((variables, anchors), plan.share(batch["image"])))
+        scores = columns(variables, plan.share(spaces), plan.share(batch))
+        fresh = np.asarray(plan.unpad(scores), dtype=np.float64)[:, :, start - begin :]
+        total += fresh.sum(axis=-1).T
+        if pictures is None:
+            pictures = _take_pictures(task, dataset, variables, np.asarray(spaces), batch)
+    return total / len(dataset.x_test), pictures
 
-    def _spaces(self, images: np.ndarray) -> jax.Array:
-        """What every encoder makes of the images: `[e, n, d]` or `[e, s, n, m]`."""
 
-        def encode(seed, images):
-            variables, anchors = seed
-            return self.task.encode(variables, anchors, images)
-
-        encode_all = over_seeds(encode, self.job.plan)
-        spaces = encode_all((self.variables, self.anchors), self.job.plan.share(images))
-        return self.job.plan.unpad(spaces)
-
-    def grid(self) -> np.ndarray:
-        """Scores `[e, d]` of every encoder with every decoder: means over the test split."""
-        task, plan, dataset = self.task, self.job.plan, self.job.dataset
-        size = min(self.job.config.evaluation.batch_size, len(dataset.x_test))
-
-        def column(decoder, spaces, batch):
-            return stitching_column(task.decode, task.score, spaces, decoder, batch)
-
-        columns = over_seeds(column, plan)
-        total = np.zeros((plan.num_seeds, plan.num_seeds))
-        for start in range(0, len(dataset.x_test), size):
-            # The last batch reaches back, so that one compiled program serves all of them.
-            begin = min(start, len(dataset.x_test) - size)
-            batch = {
-                "image": dataset.x_test[begin : begin + size],
-                "label": dataset.y_test[begin : begin + size],
-            }
-            spaces = self._spaces(batch["image"])
-            scores = columns(self.variables, plan.share(spaces), plan.share(batch))
-            fresh = np.asarray(plan.unpad(scores), dtype=np.float64)[:, :, start - begin :]
-            total += fresh.sum(axis=-1).T
-        return total / len(dataset.x_test)
-
-    def pictures(self) -> Pictures:
-        """Reconstructions and spaces of a few test samples."""
-        dataset, plan = self.job.dataset, self.job.plan
-        count = min(MAX_POINTS, len(dataset.x_test))
-        spaces = self._spaces(dataset.x_test[:count])
-        shown = [_flatten_space(space) for space in np.asarray(spaces[:MAX_SPACES])]
-        if self.task.metric != "mse":
-            return Pictures(None, None, shown)
-        chosen = _one_of_each_class(dataset.y_test, MAX_IMAGES)
-        spaces = self._spaces(dataset.x_test[chosen])
-        decode = jax.jit(self.task.decode)
-        first = jax.tree.map(lambda leaf: leaf[0], self.variables)
-        own = np.asarray(decode(first, spaces[0]))
-        if plan.num_seeds < 2:
-            return Pictures(own, None, shown)
-        second = jax.tree.map(lambda leaf: leaf[1], self.variables)
-        return Pictures(own, np.asarray(decode(second, spaces[0])), shown)
+def _take_pictures(
+    task: Task, dataset: ImageDataset, variables: Variables, spaces: np.ndarray, batch: Any
+) -> Pictures:
+    finite = [space for space in spaces if np.isfinite(space).all()]
+    shown = Pictures(
+        labels=batch["label"][:MAX_POINTS],
+        spaces=[_flatten_space(space)[:MAX_POINTS] for space in finite[:MAX_SPACES]],
+    )
+    if task.metric != "mse":
+        return shown
+    chosen = _one_of_each_class(batch["label"], MAX_IMAGES)
+    # The samples are the axis before the last, in latents [n, d] and in products [s, n, m].
+    space = spaces[0].take(chosen, axis=-2)
+    decode = jax.jit(task.decode)
+    return dataclasses.replace(
+        shown,
+        originals=batch["image"][chosen].astype(np.float32) / dataset.scale,
+        non_stitched=np.asarray(decode(take_seed(variables, 0), space)),
+        stitched=np.asarray(decode(take_seed(variables, 1), space)) if len(spaces) > 1 else None,
+    )
 
 
 def _flatten_space(space: np.ndarray) -> np.ndarray:
@@ -468,33 +465,30 @@ def _write_report(
         report.save(figure, figures / f"{name}.png")
         shown.append((caption, f"figures/{name}.png"))
 
-    if all(p.non_stitched is not None for p in pictures.values()):
-        chosen = _one_of_each_class(job.dataset.y_test, MAX_IMAGES)
-        originals = job.dataset.x_test[chosen].astype(np.float32) / job.dataset.scale
+    originals = next(iter(pictures.values())).originals
+    if originals is not None:
         rows = []
         for name, picture in pictures.items():
-            rows.append((f"{name}\nnon-stitched", picture.non_stitched))
+            rows.append(((name, "own decoder"), picture.non_stitched))
             if picture.stitched is not None:
-                rows.append((f"{name}\nstitched", picture.stitched))
+                rows.append(((name, "stitched"), picture.stitched))
         add(
             "reconstructions",
             "Test images, and what the models make of them: with their own decoder, and with the "
             "decoder of another seed.",
             report.reconstructions(originals, rows),
         )
-    finite = {
-        name: [space for space in picture.spaces if np.isfinite(space).all()]
+    spaces = {
+        name: report.project_jointly(picture.spaces)
         for name, picture in pictures.items()
+        if picture.spaces
     }
-    labels = job.dataset.y_test[:MAX_POINTS]
+    labels = next(iter(pictures.values())).labels
     add(
         "latent_spaces",
         "What crosses from encoder to decoder, seed by seed: the principal plane of the first "
         "seed's space, the same for all seeds; colours are classes.",
-        report.latent_spaces(
-            {name: report.project_jointly(spaces) for name, spaces in finite.items() if spaces},
-            labels,
-        ),
+        report.latent_spaces(spaces, labels),
     )
     add(
         "pair_grid",

@@ -8,6 +8,7 @@ accelerators want `vmap`.
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -63,21 +64,40 @@ class SeedPlan(NamedTuple):
     def pad(self, tree: Any) -> Any:
         """Repeat the last seed until every device has as many; place the arrays."""
 
-        def pad_leaf(leaf):
-            missing = self.num_slots - leaf.shape[0]
-            if missing:
-                leaf = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])
-            return jax.device_put(leaf, self.per_seed)
-
-        return jax.tree.map(pad_leaf, tree)
+        missing = self.num_slots - self.num_seeds
+        if missing:
+            tree = _repeat_last(tree, missing)
+        return jax.device_put(tree, self.per_seed)
 
     def unpad(self, tree: Any) -> Any:
         """Drop what `pad` added."""
-        return jax.tree.map(lambda leaf: leaf[: self.num_seeds], tree)
+        return take_seeds(tree, self.num_seeds)
 
     def share(self, tree: Any) -> Any:
         """Place arrays that all seeds read on every device."""
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self.shared), tree)
+        return jax.device_put(tree, self.shared)
+
+
+# Each of these is compiled once for a whole tree, not once for every shape in it.
+
+
+@partial(jax.jit, static_argnums=1)
+def _repeat_last(tree: Any, times: int) -> Any:
+    return jax.tree.map(
+        lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], times, axis=0)]), tree
+    )
+
+
+@partial(jax.jit, static_argnums=1)
+def take_seeds(tree: Any, count: int) -> Any:
+    """The first `count` seeds of a tree with a leading seed axis."""
+    return jax.tree.map(lambda leaf: leaf[:count], tree)
+
+
+@partial(jax.jit, static_argnums=1)
+def take_seed(tree: Any, index: int) -> Any:
+    """One seed of a tree with a leading seed axis, without that axis."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def plan_seeds(

@@ -99,7 +99,11 @@ def train(
         )
         for num_steps in set(calls)
     }
-    init = jax.jit(jax.vmap(partial(init_state, model, optimizer)))
+    # It runs once: compiling it well would take longer than running it badly.
+    init = jax.jit(
+        jax.vmap(partial(init_state, model, optimizer)),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
     seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
 
     with Checkpoints(checkpoint_directory) if checkpoint_directory else _NoCheckpoints() as saved:

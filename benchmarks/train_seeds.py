@@ -1,0 +1,276 @@
+"""Seconds per seed and step: one compiled program for all seeds, beside PyTorch's loop over seeds.
+
+    pip install ".[bench]"
+    python benchmarks/train_seeds.py --output benchmarks/results/train_seeds.md
+
+Trains the same models with Adam at batch 256: the convolutional autoencoder (28x28x1, channels 32
+and 64, latent dimension 64, mirrored, batch normalisation and GELU) and two perceptrons
+(784-h-h-10). Every method is a process of its own, and they take turns, repeat by repeat, so that
+a ratio compares neighbours in time. PyTorch trains one seed after another, with one and with two
+threads, for the autoencoder also in channels-last format; the best of those is what ours is
+divided into. Without PyTorch our own figures are still measured.
+"""
+
+import argparse
+import importlib.util
+import multiprocessing
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+
+NUM_SAMPLES, BATCH = 2560, 256
+IMAGE, PIXELS, CLASSES = (28, 28, 1), 784, 10
+CHANNELS, LATENT = (32, 64), 64
+MODELS = {"autoencoder": None, "mlp-128": 128, "mlp-512": 512}
+
+
+def samples():
+    rng = np.random.default_rng(0)
+    images = rng.random((NUM_SAMPLES, *IMAGE), dtype=np.float32)
+    return images, rng.integers(0, CLASSES, NUM_SAMPLES).astype(np.int32)
+
+
+def relrep_jax_runner(model_name: str, strategy: str, devices: int, seeds: int):
+    """`steps -> seconds` for our compiled loop, already warm."""
+    from relrep_jax.training.seeds import use_host_devices
+
+    use_host_devices(devices)
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from relrep_jax.models import Autoencoder, Representation, functional
+    from relrep_jax.training.loop import init_state, train_steps
+    from relrep_jax.training.losses import cross_entropy, mean_squared_error
+    from relrep_jax.training.optimizers import make_optimizer
+    from relrep_jax.training.seeds import over_seeds, plan_seeds
+
+    class Perceptron(nnx.Module):
+        def __init__(self, width, *, rngs):
+            self.layers = nnx.List(
+                [nnx.Linear(a, b, rngs=rngs) for a, b in ((PIXELS, width), (width, width))]
+            )
+            self.head = nnx.Linear(width, CLASSES, rngs=rngs)
+
+        def __call__(self, x):
+            for layer in self.layers:
+                x = jax.nn.relu(layer(x))
+            return self.head(x)
+
+    if model_name == "autoencoder":
+        model = functional(
+            lambda rngs: Autoencoder(
+                IMAGE,
+                channels=CHANNELS,
+                latent_dim=LATENT,
+                representation=Representation("absolute"),
+                num_anchors=1,
+                rngs=rngs,
+            )
+        )
+
+        def loss(variables, batch, context, key):
+            (prediction, _), stats = model.apply(
+                variables, "reconstruct", batch["image"], None, key, train=True
+            )
+            return mean_squared_error(prediction, batch["image"]), (stats, {})
+    else:
+        model = functional(lambda rngs: Perceptron(MODELS[model_name], rngs=rngs))
+
+        def loss(variables, batch, context, key):
+            x = batch["image"].reshape(-1, PIXELS)
+            logits, stats = model.apply(variables, "__call__", x)
+            return cross_entropy(logits, batch["label"]), (stats, {})
+
+    optimizer = make_optimizer("adam", 1e-3)
+    plan = plan_seeds(seeds, strategy)
+    images, labels = samples()
+    data = plan.share({"image": images, "label": labels})
+    steps_per_call = NUM_SAMPLES // BATCH
+
+    def steps(state, data):
+        return train_steps(
+            loss, optimizer, state, data, lambda data: None,
+            batch_size=BATCH, num_steps=steps_per_call,
+        )  # fmt: skip
+
+    run = over_seeds(steps, plan, donate=True)
+    init = jax.jit(jax.vmap(lambda seed: init_state(model, optimizer, seed)))
+    state = plan.pad(init(jnp.arange(seeds, dtype=jnp.uint32)))
+    state, _ = jax.block_until_ready(run(state, data))
+
+    def timed(num_steps: int) -> float:
+        nonlocal state
+        start = time.perf_counter()
+        for _ in range(num_steps // steps_per_call):
+            state, _ = run(state, data)
+        jax.block_until_ready(state)
+        return time.perf_counter() - start
+
+    return timed
+
+
+def torch_runner(model_name: str, threads: int, channels_last: bool, seeds: int):
+    """`steps -> seconds` for PyTorch, one seed after another, already warm."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(threads)
+    images, labels = samples()
+    if model_name == "autoencoder":
+        inputs = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        targets = inputs
+        first, second = CHANNELS
+        flat = second * 7 * 7
+
+        def build():
+            return nn.Sequential(
+                nn.Conv2d(1, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.GELU(),
+                nn.Conv2d(first, second, 3, 2, 1, bias=False), nn.BatchNorm2d(second), nn.GELU(),
+                nn.Flatten(), nn.Linear(flat, LATENT), nn.GELU(),
+                nn.Linear(LATENT, flat), nn.GELU(), nn.Unflatten(1, (second, 7, 7)),
+                nn.ConvTranspose2d(second, first, 4, 2, 1, bias=False), nn.BatchNorm2d(first),
+                nn.GELU(),
+                nn.ConvTranspose2d(first, first, 4, 2, 1, bias=False), nn.BatchNorm2d(first),
+                nn.GELU(),
+                nn.Conv2d(first, 1, 3, 1, 1), nn.Sigmoid(),
+            )  # fmt: skip
+
+        criterion = nn.MSELoss()
+    else:
+        width = MODELS[model_name]
+        inputs = torch.from_numpy(images.reshape(-1, PIXELS))
+        targets = torch.from_numpy(labels).long()
+
+        def build():
+            return nn.Sequential(
+                nn.Linear(PIXELS, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+                nn.Linear(width, CLASSES),
+            )  # fmt: skip
+
+        criterion = nn.CrossEntropyLoss()
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    models = [build().to(memory_format=memory_format) for _ in range(seeds)]
+    optimizers = [torch.optim.Adam(model.parameters(), 1e-3) for model in models]
+
+    def timed(num_steps: int) -> float:
+        start = time.perf_counter()
+        for model, optimizer in zip(models, optimizers, strict=True):
+            order = torch.randperm(NUM_SAMPLES)
+            for step in range(num_steps):
+                first = step * BATCH % NUM_SAMPLES
+                indices = order[first : first + BATCH]
+                x, y = inputs[indices], targets[indices]
+                if channels_last:
+                    x = x.contiguous(memory_format=memory_format)
+                optimizer.zero_grad()
+                loss = criterion(model(x), y)
+                loss.backward()
+                optimizer.step()
+        return time.perf_counter() - start
+
+    timed(2)
+    return timed
+
+
+def serve(connection, make, arguments) -> None:
+    """A process that makes a runner and times it whenever it is told to."""
+    try:
+        timed = make(*arguments)
+        connection.send("ready")
+        while (steps := connection.recv()) is not None:
+            connection.send(timed(steps))
+    except Exception as error:
+        connection.send(error)
+
+
+class Worker:
+    """A method in a process of its own."""
+
+    def __init__(self, make, *arguments):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, make, arguments), daemon=True)
+        self._process.start()
+        self._receive()
+
+    def _receive(self):
+        answer = self._connection.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def __call__(self, steps: int) -> float:
+        self._connection.send(steps)
+        return self._receive()
+
+    def close(self) -> None:
+        self._connection.send(None)
+        self._process.join()
+
+
+def spread(values) -> str:
+    values = np.asarray(values)
+    return f"{np.median(values):.3g} ({values.min():.3g}–{values.max():.3g})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 4, 8])
+    parser.add_argument("--steps", type=int, default=10, help="steps of each seed in a repeat")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--devices", type=int, default=2, help="XLA host devices")
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
+    arguments = parser.parse_args()
+    has_torch = importlib.util.find_spec("torch") is not None
+
+    lines = [
+        f"Batch {BATCH}, milliseconds per seed and step, median (min–max) of {arguments.repeats} "
+        f"repeats of {arguments.steps} steps; ratio: PyTorch's best divided by ours, repeat by "
+        f"repeat. {platform.machine()}, {multiprocessing.cpu_count()} cores, Python "
+        f"{platform.python_version()}.",
+        "",
+        "| model | seeds | method | ms per seed and step | PyTorch's best ÷ this |",
+        "| :--- | ---: | :--- | ---: | ---: |",
+    ]
+    for model in arguments.models:
+        for seeds in arguments.seeds:
+            workers = {
+                "relrep_jax auto": Worker(
+                    relrep_jax_runner, model, "auto", arguments.devices, seeds
+                ),
+                "relrep_jax vmap": Worker(
+                    relrep_jax_runner, model, "vmap", arguments.devices, seeds
+                ),
+            }
+            if has_torch:
+                for threads in (1, 2):
+                    for channels_last in (False, True) if model == "autoencoder" else (False,):
+                        name = f"PyTorch, {threads} thread{'s' * (threads > 1)}"
+                        name += ", channels last" * channels_last
+                        workers[name] = Worker(torch_runner, model, threads, channels_last, seeds)
+            times = {name: [] for name in workers}
+            for _ in range(arguments.repeats):
+                for name, worker in workers.items():
+                    seconds = worker(arguments.steps)
+                    times[name].append(1e3 * seconds / (seeds * arguments.steps))
+            for worker in workers.values():
+                worker.close()
+            peers = [np.array(values) for name, values in times.items() if "PyTorch" in name]
+            best = min(peers, key=np.median) if peers else None
+            for name, values in times.items():
+                ratio = "–" if best is None else spread(best / np.array(values))
+                lines.append(f"| {model} | {seeds} | {name} | {spread(values)} | {ratio} |")
+                print(lines[-1], flush=True)
+    table = "\n".join(lines) + "\n"
+    print("\n" + table)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(table)
+
+
+if __name__ == "__main__":
+    main()
