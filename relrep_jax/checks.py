@@ -63,7 +63,9 @@ def validate_latents(latents: Any, name: str = "latents") -> None:
     check_matrix(name, latents)
     if latents.dtype.kind not in "fiu" and latents.dtype.name != "bfloat16":
         raise ValueError(f"{name} must hold real numbers, got dtype {latents.dtype}.")
-    bad = np.flatnonzero(~np.isfinite(latents.astype(np.float32)).all(axis=1))
+    if latents.dtype.name == "bfloat16":
+        latents = latents.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(latents).all(axis=1))
     if bad.size:
         rows = ", ".join(map(str, bad[:5])) + (", …" if bad.size > 5 else "")
         raise ValueError(

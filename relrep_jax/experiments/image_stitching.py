@@ -77,7 +77,7 @@ def default_config() -> ConfigDict:
     config.seeds.axis = "auto"
 
     config.training = ConfigDict()
-    config.training.epochs = 40
+    config.training.epochs = 30
     config.training.batch_size = 128
     # optimal_sigma | mse for autoencoders, cross_entropy for the classifier
     config.training.loss = "optimal_sigma"

@@ -127,9 +127,11 @@ def train(
                 )
                 for name in parts[0]
             }
+            # Before the checkpoint: what a killed run has said too much is taken back on resuming,
+            # what it has not said would be missing.
+            on_epoch(Epoch(epoch, epoch * steps_per_epoch, time.monotonic() - start, means))
             if epoch == epochs or epoch % checkpoint_every == 0:
                 saved.save(epoch, plan.unpad(state))
-            on_epoch(Epoch(epoch, epoch * steps_per_epoch, time.monotonic() - start, means))
     return plan.unpad(state)
 
 

@@ -1,0 +1,68 @@
+"""Checks at the doors, and what importing the package costs."""
+
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import relrep_jax as rr
+from relrep_jax import checks
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, jnp.bfloat16])
+def test_finite_latents_pass(dtype):
+    rr.validate_latents(np.ones((3, 2)).astype(dtype))
+
+
+def test_large_float64_is_finite():
+    rr.validate_latents(np.full((2, 2), 1e300))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_bad_rows_are_named(value):
+    x = np.ones((10, 2), np.float32)
+    x[[3, 7]] = value
+    with pytest.raises(ValueError, match=r"bert\.npy has NaN or infinite values in 2 of 10.*3, 7"):
+        rr.validate_latents(x, "bert.npy")
+    with pytest.raises(ValueError, match="in 1 of 10"):
+        rr.validate_latents(
+            jnp.asarray(np.where(np.arange(10)[:, None] == 3, value, 1.0), jnp.bfloat16)
+        )
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [
+        (np.ones(3), r"must have shape \[n, d\], got \(3,\)"),
+        (np.ones((2, 3, 4)), "jax.vmap"),
+        (np.ones((0, 3)), "is empty"),
+        (np.array([["a", "b"]]), "real numbers"),
+        (np.array([[1j]]), "real numbers"),
+    ],
+)
+def test_what_is_not_a_matrix_of_real_numbers_is_refused(latents, message):
+    with pytest.raises(ValueError, match=message):
+        rr.validate_latents(latents)
+
+
+def test_lookup_names_the_nearest_and_lists_the_known():
+    known = {"cosine": 1, "euclidean": 2}
+    assert checks.lookup("similarity", "cosine", known) == 1
+    with pytest.raises(ValueError, match="Unknown similarity 'cosnie'. Did you mean 'cosine'"):
+        checks.lookup("similarity", "cosnie", known)
+    with pytest.raises(ValueError, match="Known: cosine, euclidean"):
+        checks.lookup("similarity", "zzz", known)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, relrep_jax; "
+        "print([m for m in ('tensorflow_datasets', 'tensorflow', 'matplotlib', 'orbax', 'torch', "
+        "'sklearn', 'scipy.stats', 'tensorboardX', 'ml_collections') if m in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"
