@@ -147,7 +147,7 @@ def table(arguments: argparse.Namespace) -> str:
         "| similarity | library | seconds | times as fast as torch | peak MB | error | at zero |",
         "|---|---|---|---|---|---|---|",
     ]
-    for similarity in SIMILARITIES:
+    for similarity in arguments.similarities:
         methods = {library: method(library, similarity, x, a) for library in libraries}
         reference = exact(similarity, x[rows], a)
         error = {}
@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=50_000, help="samples")
     parser.add_argument("--d", type=int, default=768, help="features")
     parser.add_argument("--m", type=int, default=768, help="anchors")
+    parser.add_argument("--similarities", nargs="+", default=SIMILARITIES, choices=SIMILARITIES)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sklearn-repeats", type=int, default=3, help="at most this many of them")
     parser.add_argument("--output", type=Path, help="file to write the table to as well")

@@ -66,9 +66,21 @@ def cosine(x: ArrayLike, anchors: ArrayLike) -> Array:
     [[0.6 0.8]]
     """
     x, anchors, dtype = _prepare(x, anchors)
+    anchors = _unit(anchors)
+
     # Lengths are applied after the product, so that no normalised copy of the samples is made.
-    product = _matmul(x, _unit(anchors).T)
-    return (product * pairwise.reciprocal(_norm(x))).astype(dtype)
+    def guarded(x: Array) -> Array:
+        return _matmul(x, anchors.T) * pairwise.reciprocal(_norm(x))
+
+    def plain(x: Array) -> Array:
+        return _matmul(x, anchors.T) * lax.rsqrt(jnp.sum(x * x, axis=1, keepdims=True))
+
+    if x.size * anchors.shape[0] < pairwise.MATMUL_SIZE:
+        return guarded(x).astype(dtype)
+    # XLA makes one pass of product and scaling where no zero, tiny or huge vector has to be
+    # guarded against; worth a look at the lengths where there is much to compute.
+    squares = jnp.sum(x * x, axis=1)
+    return lax.cond(jnp.all((squares > 1e-30) & (squares < 1e30)), plain, guarded, x).astype(dtype)
 
 
 def inner(x: ArrayLike, anchors: ArrayLike) -> Array:

@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 # loop that reads and writes the accumulator once.
 GROUP = 16
 # Rows and anchors of a tile on CPU: accumulator and operands stay in the second-level cache.
-TILE_ROWS, TILE_ANCHORS = 512, 512
+TILE_ROWS, TILE_ANCHORS = 1024, 768
 # From this many n*m*d on, Euclidean distances come from a matrix product.
 MATMUL_SIZE = 2**28
 MATMUL_WIDTH = 64
