@@ -263,7 +263,9 @@ def test_bad_files_end_with_code_2_and_their_name(arrays, expected, tmp_path, ca
 
 def test_help_shows_how_to_begin(capsys):
     assert train("--help") == 0
-    assert "--config.seeds.count=16" in capsys.readouterr().out
+    help_text = capsys.readouterr().out
+    assert "--config.seeds.count=16" in help_text
+    assert "--config.model.latent_dim=64" in help_text
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)

@@ -1,7 +1,7 @@
 """Experiments: what to train, what to stitch, which table and picture come out.
 
-An experiment is a module with `default_config()`, `prepare(config, console)` and
-`run(job, workdir, console)`.
+An experiment is a module with `default_config()`, `prepare(config) -> job`, which finds every fault
+before anything long begins, and `run(job, workdir, console, command)`.
 """
 
 from types import ModuleType

@@ -59,7 +59,10 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         "config", None, f"What to run [{default_config}].", flag_values=values, sys_argv=argv
     )
     if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
-        raise HelpWanted(values.main_module_help())
+        fields = flatten(_load(file))
+        raise HelpWanted(
+            f"Fields of {file}:\n" + "\n".join(f"  --config.{n}={v!r}" for n, v in fields.items())
+        )
     try:
         rest = values(argv)
         config = holder.value
@@ -90,8 +93,7 @@ def _config_file(argv: Sequence[str]) -> Path:
 
 def _unknown_field(file: Path, argv: Sequence[str]) -> str:
     """What to say of the first override that names no field of the config; empty if all do."""
-    config = runpy.run_path(str(file))["get_config"]()
-    leaves = list(flatten(config))
+    leaves = list(flatten(_load(file)))
     groups = {leaf.rsplit(".", depth)[0] for leaf in leaves for depth in range(leaf.count(".") + 1)}
     for word in argv[1:]:
         name = word.lstrip("-").split("=")[0]
@@ -104,3 +106,7 @@ def _unknown_field(file: Path, argv: Sequence[str]) -> str:
                 f"Unknown config field config.{field}.{hint} Fields: {fields or ', '.join(leaves)}."
             )
     return ""
+
+
+def _load(file: Path) -> ConfigDict:
+    return runpy.run_path(str(file))["get_config"]()
