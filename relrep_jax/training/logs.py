@@ -15,7 +15,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -118,18 +117,15 @@ class TrainingProgress:
         self._last_line = 0.0
         self._start = time.monotonic()
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("[bold]epoch"),
             MofNCompleteColumn(),
-            TextColumn("epochs"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[losses]}"),
+            BarColumn(bar_width=10),
+            TimeRemainingColumn(),
+            TextColumn("left, {task.fields[losses]}", markup=False),
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("training", total=sum(totals.values()), losses="")
+        self._task = self._progress.add_task("", total=sum(totals.values()), losses="compiling")
 
     def advance(self, representation: str, epoch: int, loss: np.ndarray | None = None) -> None:
         """Say that `representation` has come to `epoch`, with the losses of its seeds."""
@@ -137,12 +133,11 @@ class TrainingProgress:
         if loss is not None:
             finite = loss[np.isfinite(loss)]
             self._losses[representation] = f"{finite.mean():.4g}" if finite.size else "diverged"
-        losses = "  ".join(f"{name} {loss}" for name, loss in self._losses.items() if loss)
+        losses = ", ".join(f"{name} {loss}" for name, loss in self._losses.items() if loss)
         self._progress.update(
             self._task,
             completed=sum(self._done.values()),
-            losses=f"loss: {losses}" if losses else "",
-            description=f"training {representation}",
+            losses=f"loss: {losses}" if losses else "compiling",
         )
         now = time.monotonic()
         if not self._console.is_terminal and (
