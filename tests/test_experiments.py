@@ -303,17 +303,13 @@ def test_a_stitching_grid_encodes_once_and_decodes_every_pair():
     np.testing.assert_allclose(grid, expected)
 
 
+@pytest.mark.slow
 def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
-    """Poison one seed's loss: the report names it, and the others' numbers stay."""
-    from relrep_jax.experiments import tasks
-
-    original = tasks.RECONSTRUCTION_LOSSES["optimal_sigma"]
-    # The noise of its initial weights tells the seeds apart: 1 is the one in between.
+    """One seed's parameters become NaN: the report names it, the others' numbers stay."""
     seen = []
     monkeypatch.setattr(image_stitching, "_train", _poisoned_train(image_stitching._train, seen))
     assert train(*SMALL, f"--workdir={tmp_path / 'run'}") == 0
-    assert original is tasks.RECONSTRUCTION_LOSSES["optimal_sigma"]
-    assert seen
+    assert seen == ["absolute"]
     report = (tmp_path / "run" / "report.md").read_text()
     assert "Diverged seeds" in report
     assert "absolute: seed 1" in report

@@ -35,6 +35,11 @@ def build(module, image_shape=(8, 8, 1), form="product", **options):
     )
 
 
+def initialized(model, seed=0):
+    """One seed's variables; compiled, since eager initialisation takes many small programs."""
+    return jax.jit(model.init)(jax.random.key(seed))
+
+
 def images(n, shape=(8, 8, 1), seed=0):
     return jnp.asarray(np.random.default_rng(seed).random((n, *shape)), jnp.float32)
 
@@ -73,7 +78,7 @@ def test_reconstructions_have_the_shape_of_the_images(module, form, shape, chann
 
 def test_values_lie_in_the_unit_interval_and_change_with_the_input():
     model = build(Autoencoder)
-    variables = model.init(jax.random.key(0))
+    variables = initialized(model)
     anchors, _ = model.apply(variables, "encode", images(NUM_ANCHORS, seed=1))
     (prediction, _), _ = model.apply(
         variables, "reconstruct", images(4), anchors, jax.random.key(1), train=False
@@ -88,7 +93,7 @@ def test_decoding_what_was_represented_is_what_reconstruct_does(form):
     """The way over `encode`, `represent`, `decode`, which stitching takes, is the model's own."""
     for module in (Autoencoder, VariationalAutoencoder):
         model = build(module, form=form)
-        variables = model.init(jax.random.key(0))
+        variables = initialized(model)
         anchors, _ = model.apply(variables, "encode", images(NUM_ANCHORS, seed=1))
         latents, _ = model.apply(variables, "encode", images(4))
         space = represent(FORMS[form], latents, anchors)
@@ -105,18 +110,19 @@ def test_decoding_what_was_represented_is_what_reconstruct_does(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_classifier_gives_logits(form):
     model = build(Classifier, form=form, num_classes=3)
-    variables = model.init(jax.random.key(0))
+    variables = initialized(model)
     anchors, _ = model.apply(variables, "encode", images(NUM_ANCHORS, seed=1))
     latents, _ = model.apply(variables, "encode", images(4))
     logits, _ = model.apply(variables, "decode", represent(FORMS[form], latents, anchors))
     assert logits.shape == (4, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_parameter_learns_and_the_relative_loss_is_finite_where_samples_are_anchors(form):
     for module in (Autoencoder, VariationalAutoencoder):
         model = build(module, form=form)
-        variables = model.init(jax.random.key(0))
+        variables = initialized(model)
         x = images(NUM_ANCHORS)
 
         def loss(params, variables=variables, model=model, x=x):
@@ -138,7 +144,7 @@ def test_every_parameter_learns_and_the_relative_loss_is_finite_where_samples_ar
 def test_the_divergence_is_that_of_a_gaussian():
     """Zero for a standard normal code, and the closed form for a shifted one."""
     model = build(VariationalAutoencoder, form="relative")
-    variables = model.init(jax.random.key(0))
+    variables = initialized(model)
     params = jax.tree.map(lambda leaf: leaf, variables.params)
     width = params["to_mean"]["bias"].shape[0]
     for name, bias in (("to_mean", 0.5), ("to_log_variance", np.log(4.0))):
@@ -157,19 +163,17 @@ def test_the_divergence_is_that_of_a_gaussian():
 
 def test_a_latent_dimension_of_zero_makes_the_features_the_latents():
     model = build(Autoencoder, form="relative", latent_dim=0)
-    latents, _ = model.apply(model.init(jax.random.key(0)), "encode", images(2))
+    latents, _ = model.apply(initialized(model), "encode", images(2))
     assert latents.shape == (2, 2 * 2 * 6)
 
 
 def test_seeds_under_vmap_equal_seeds_alone():
     model = build(Autoencoder, form="relative")
     keys = jax.random.split(jax.random.key(0), 2)
-    encode = lambda variables, x: model.apply(variables, "encode", x)[0]  # noqa: E731
-    together = jax.vmap(encode, in_axes=(0, None))(jax.vmap(model.init)(keys), images(3))
+    encode = jax.jit(lambda key, x: model.apply(model.init(key), "encode", x)[0])
+    together = jax.jit(jax.vmap(encode, in_axes=(0, None)))(keys, images(3))
     for key, latents in zip(keys, together, strict=True):
-        np.testing.assert_allclose(
-            encode(model.init(key), images(3)), latents, rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(encode(key, images(3)), latents, rtol=1e-4, atol=1e-5)
 
 
 def test_sizes_are_halved_upwards():

@@ -452,6 +452,7 @@ def test_gradients_inside_vmap_and_scan(name):
         )
 
 
+@pytest.mark.slow
 def test_shards_and_shard_map_agree_with_one_device():
     program = """
         import jax
