@@ -118,8 +118,6 @@ Example:
     >>> mean = transforms.centering.fit(jnp.array([[0.0, 2.0], [2.0, 4.0]]))
     >>> print(transforms.centering.apply(mean, jnp.array([[1.0, 1.0]])))
     [[ 0. -2.]]
-
-Reference: latentis `Centering`; centred cosine of arXiv 2209.15430's successors.
 """
 
 standard_scaling = Transform(

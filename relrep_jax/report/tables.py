@@ -231,10 +231,6 @@ def summarize(grid: Grid) -> Summary:
     Raises:
         ValueError: if the metric is not known.
 
-    Reference:
-        Cannistraci et al. (2024), "From Bricks to Bridges: Product of Invariances to Enhance
-        Latent Space Communication": the stitching index, for scores.
-
     Example:
         >>> summary = summarize(Grid("relative", "accuracy", [[0.9, 0.8], [0.6, 0.8]]))
         >>> round(summary.stitching_index, 3), summary.num_pairs
