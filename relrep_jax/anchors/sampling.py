@@ -1,19 +1,10 @@
-"""Choosing anchors: indices of training samples, `[m]` int32, all different."""
+"""Anchors by chance: uniform, in turn from every class, among the most frequent samples."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-
-def check_num_anchors(num_samples: int, num_anchors: int) -> None:
-    """Raise `ValueError` unless `1 <= num_anchors <= num_samples`."""
-    if num_anchors < 1:
-        raise ValueError(f"num_anchors must be at least 1, got {num_anchors}.")
-    if num_anchors > num_samples:
-        raise ValueError(
-            f"num_anchors is {num_anchors}, but there are only {num_samples} samples to choose "
-            "from, and anchors are distinct. Ask for fewer anchors or give more samples."
-        )
+from relrep_jax.anchors._checks import check_num_anchors
 
 
 def uniform(key: jax.Array, num_samples: int, num_anchors: int) -> jax.Array:
@@ -94,3 +85,38 @@ def stratified(key: jax.Array, labels: ArrayLike, num_anchors: int) -> jax.Array
     )
     order = jnp.lexsort((class_order, turn))
     return shuffled[order[:num_anchors]].astype(jnp.int32)
+
+
+def top_frequency(key: jax.Array, num_samples: int, num_anchors: int, top: int) -> jax.Array:
+    """Anchors drawn uniformly among the first `top` samples, as words that are sorted by frequency.
+
+    Args:
+        key: a `jax.random.key`.
+        num_samples: the number n of samples, the most frequent first.
+        num_anchors: the number m of anchors.
+        top: how many of the first samples may become anchors, `m <= top <= n`.
+
+    Returns:
+        `[m]` int32 indices in `[0, top)`, distinct, in random order.
+
+    Raises:
+        ValueError: `top` is below 1 or above n; `num_anchors` is below 1 or above `top`.
+
+    Reference: Moschella et al. 2023 (arXiv 2209.15430), section 4.1, `top_k` of their notebooks.
+
+    Example:
+        >>> import jax
+        >>> from relrep_jax import anchors
+        >>> bool((anchors.top_frequency(jax.random.key(0), 20000, 300, 1000) < 1000).all())
+        True
+    """
+    if not 1 <= top <= num_samples:
+        raise ValueError(
+            f"top must lie between 1 and the number of samples, {num_samples}, got {top}."
+        )
+    if num_anchors > top:
+        raise ValueError(
+            f"num_anchors is {num_anchors}, but only the first {top} samples may be chosen, and "
+            "anchors are distinct. Ask for fewer anchors or raise top."
+        )
+    return uniform(key, top, num_anchors)
