@@ -1,4 +1,4 @@
-"""Stitching: every encoder with every decoder, without any training in between."""
+"""Grids of scores: every encoder's space with every decoder."""
 
 from collections.abc import Callable
 from typing import Any
