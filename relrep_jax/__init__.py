@@ -12,6 +12,7 @@
 from relrep_jax import (
     aggregation,
     anchors,
+    consensus,
     measures,
     models,
     similarities,
@@ -21,19 +22,21 @@ from relrep_jax import (
 from relrep_jax.checks import validate_latents
 from relrep_jax.measures import permutation_test
 from relrep_jax.projection import product_projection, relative_projection
-from relrep_jax.stitching import stitching_column, stitching_grid
+from relrep_jax.stitching import stitch_latents, stitching_column, stitching_grid
 
 __version__ = "0.1.0"
 
 __all__ = [
     "aggregation",
     "anchors",
+    "consensus",
     "measures",
     "models",
     "permutation_test",
     "product_projection",
     "relative_projection",
     "similarities",
+    "stitch_latents",
     "stitching_column",
     "stitching_grid",
     "transforms",

@@ -1,0 +1,326 @@
+"""Stitching the latents of any encoders: every encoder with the head of every other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relrep_jax.anchors import check_num_anchors
+from relrep_jax.checks import check_matrix, validate_latents
+from relrep_jax.stitching import heads as _heads
+from relrep_jax.stitching import representations as _representations
+from relrep_jax.stitching.heads import Head
+from relrep_jax.stitching.representations import Representation
+from relrep_jax.stitching.scores import SCORES
+from relrep_jax.training.seeds import over_seeds, plan_seeds
+
+TRAIN, DEV, TEST = 0, 1, 2
+"""What the numbers of a split mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentStitching:
+    """What `stitch_latents` found. A run is a seed with an anchor set.
+
+    Attributes:
+        names: of the encoders.
+        accuracy: `[runs, encoders, decoders]`; NaN where the representation cannot cross.
+        f1_weighted: the same.
+        seeds: the seed of each run, `[runs]`.
+        anchor_sets: the rows that were parallel in each run, `[runs, p]` or `[runs, e, p]`.
+        parallel_samples: how many samples each run knew the correspondence of.
+        heads: one pytree of head parameters for each decoder, with a leading axis of runs.
+        classes: the labels that the logits of the heads stand for, `[c]`.
+    """
+
+    names: tuple[str, ...]
+    accuracy: np.ndarray
+    f1_weighted: np.ndarray
+    seeds: np.ndarray
+    anchor_sets: np.ndarray
+    parallel_samples: int
+    heads: tuple[Any, ...]
+    classes: np.ndarray
+
+    def stitched(self, metric: str = "accuracy") -> np.ndarray:
+        """Scores of the pairs of different encoders that can be stitched, `[runs, pairs]`."""
+        scores = getattr(self, metric)[:, ~np.eye(len(self.names), dtype=bool)]
+        return scores[:, ~np.isnan(scores).all(axis=0)]
+
+    def non_stitched(self, metric: str = "accuracy") -> np.ndarray:
+        """Scores of encoders with their own heads, `[runs, encoders]`."""
+        return np.diagonal(getattr(self, metric), axis1=1, axis2=2)
+
+
+def check_problem(
+    spaces: Mapping[str, Any] | Sequence[Any], labels: Any, split: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Check on the host that latents, labels and split make a stitching problem.
+
+    Returns:
+        The spaces by name, the labels `[n]` and the split `[n]`, as NumPy arrays.
+
+    Raises:
+        ValueError: fewer than two spaces; row counts that differ; NaN or infinite rows; labels or
+            a split that are not integers; no training or no test rows; a class that is tested
+            but missing from the training rows; a single class.
+    """
+    if isinstance(spaces, Mapping):
+        named = {str(name): space for name, space in spaces.items()}
+    else:
+        named = {str(i): space for i, space in enumerate(spaces)}
+    if len(named) < 2:
+        raise ValueError(f"Stitching needs the latents of at least two encoders, got {len(named)}.")
+    named = {name: np.asarray(space) for name, space in named.items()}
+    for name, space in named.items():
+        validate_latents(space, f"spaces[{name!r}]")
+    rows = {name: space.shape[0] for name, space in named.items()}
+    labels, split = np.asarray(labels), np.asarray(split)
+    for name, vector in (("labels", labels), ("split", split)):
+        if vector.ndim != 1 or vector.dtype.kind not in "iub":
+            raise ValueError(
+                f"{name} must be integers of shape [n], got {vector.dtype} {vector.shape}."
+            )
+        rows[name] = len(vector)
+    if len(set(rows.values())) > 1:
+        listed = ", ".join(f"{name}: {count}" for name, count in rows.items())
+        raise ValueError(f"Row i must be the same sample everywhere, but row counts are {listed}.")
+    unknown = sorted(set(np.unique(split).tolist()) - {TRAIN, DEV, TEST})
+    if unknown:
+        raise ValueError(f"split must be 0 (train), 1 (dev) or 2 (test), got {unknown} as well.")
+    for number, what in ((TRAIN, "training"), (TEST, "test")):
+        if not (split == number).any():
+            raise ValueError(f"There are no {what} rows: no entry of split is {number}.")
+    trained = np.unique(labels[split == TRAIN])
+    untrained = sorted(set(labels[split == TEST].tolist()) - set(trained.tolist()))
+    if untrained:
+        raise ValueError(
+            f"The classes {untrained} are among the test rows but not among the training rows: "
+            "no head can predict them. Move samples of them to the training rows, or leave the "
+            "classes out."
+        )
+    if len(trained) < 2:
+        raise ValueError(f"All training rows have the label {trained[0]}: nothing can be learned.")
+    return named, labels, split
+
+
+def draw_anchor_sets(
+    seeds: Sequence[int], train: np.ndarray, parallel_samples: int | None
+) -> np.ndarray:
+    """For each seed, training rows drawn uniformly without replacement: `[runs, p]`.
+
+    Args:
+        seeds: one set for each.
+        train: the training rows, `[t]`.
+        parallel_samples: how many, or None for all training rows (in their order).
+    """
+    if parallel_samples is None:
+        return np.tile(train, (len(seeds), 1))
+    check_num_anchors(len(train), parallel_samples)
+    return np.stack(
+        [np.random.default_rng(seed).permutation(train)[:parallel_samples] for seed in seeds]
+    )
+
+
+def _check_anchor_sets(sets: Any, num_spaces: int, num_rows: int) -> np.ndarray:
+    sets = np.asarray(sets)
+    if sets.dtype.kind not in "iu" or sets.ndim not in (2, 3) or sets.size == 0:
+        raise ValueError(
+            "anchor_sets must be row numbers of shape [a, p], or [a, e, p] with the rows of each "
+            f"encoder, got {sets.dtype} {sets.shape}."
+        )
+    if sets.ndim == 3 and sets.shape[1] != num_spaces:
+        raise ValueError(
+            f"anchor_sets has rows of {sets.shape[1]} encoders, but there are {num_spaces}."
+        )
+    if sets.min() < 0 or sets.max() >= num_rows:
+        raise ValueError(
+            f"anchor_sets must lie in 0 .. {num_rows - 1}, got {sets.min()} .. {sets.max()}."
+        )
+    return sets
+
+
+def stitch_latents(
+    spaces: Mapping[str, Any] | Sequence[Any],
+    labels: Any,
+    split: Any,
+    representation: str | Representation = "centred_cosine",
+    head: str | Head = "logistic_regression",
+    seeds: int | Sequence[int] = 5,
+    anchor_sets: Any = None,
+    *,
+    parallel_samples: int | None = 256,
+) -> LatentStitching:
+    """Train a head on every encoder's latents; score every encoder with every head.
+
+    The heads of all encoders, seeds and anchor sets are trained in one compiled program, spread
+    over the local devices (one after another on a CPU device, vmapped on GPU and TPU). Nothing of
+    a pair of encoders is trained with labels: a head sees the labels of its own encoder's
+    training rows, and the representation sees no labels.
+
+    Args:
+        spaces: latents `[n, d_i]` of two or more encoders, by name; row i is the same sample in
+            all of them. Widths may differ.
+        labels: `[n]` integers, any values.
+        split: `[n]`: 0 train, 1 dev (not used), 2 test.
+        representation: a name of `relrep_jax.stitching.REPRESENTATIONS`, or a `Representation`.
+        head: a name of `relrep_jax.stitching.HEADS`, or a `Head`.
+        seeds: seed numbers, or how many: of the heads, of what the representation draws, and of
+            the anchor sets where none are given.
+        anchor_sets: training rows whose correspondence is known, `[a, p]`; or `[a, e, p]` with
+            the row of every encoder, for correspondences that are no equal rows. Every seed is
+            run with every set. By default each seed draws its own.
+        parallel_samples: how many training rows each seed draws; None for all of them.
+
+    Returns:
+        A `LatentStitching`.
+
+    Raises:
+        ValueError: what `check_problem` raises; unknown names; anchor sets that are no row
+            numbers; more parallel samples than training rows.
+
+    Reference: Moschella et al. 2023 (arXiv 2209.15430), section 5.
+
+    Example:
+        >>> import jax, relrep_jax as rr
+        >>> x = jax.random.normal(jax.random.key(0), (300, 8))
+        >>> labels = (x[:, 0] > 0).astype(int)
+        >>> split = [0] * 200 + [2] * 100
+        >>> result = rr.stitch_latents(
+        ...     {"a": x, "b": 2.0 * x[:, ::-1]}, labels, split, seeds=2, parallel_samples=50)
+        >>> result.accuracy.shape, bool(result.stitched().min() > 0.9)
+        ((2, 2, 2), True)
+    """
+    representation = _representations.get(representation)
+    head = _heads.get(head)
+    named, labels, split = check_problem(spaces, labels, split)
+    train, test = np.flatnonzero(split == TRAIN), np.flatnonzero(split == TEST)
+    num_spaces, num_rows = len(named), len(labels)
+
+    seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(s) for s in seeds]
+    if not seeds:
+        raise ValueError("At least one seed is needed, got none.")
+    if anchor_sets is None:
+        sets = draw_anchor_sets(seeds, train, parallel_samples)
+        run_seeds = np.array(seeds)
+    else:
+        given = _check_anchor_sets(anchor_sets, num_spaces, num_rows)
+        sets = np.concatenate([given] * len(seeds))
+        run_seeds = np.repeat(seeds, len(given))
+
+    # Runs that cannot differ are run once.
+    if representation.is_random or head.is_random:
+        different, which = np.arange(len(sets)), np.arange(len(sets))
+    else:
+        _, different, which = np.unique(sets, axis=0, return_index=True, return_inverse=True)
+        which = which.reshape(-1)
+
+    classes, targets = np.unique(labels, return_inverse=True)
+    # Half precision is for storing: 16 bits do not suffice to solve anything.
+    latents = tuple(jnp.asarray(space, jnp.float32) for space in named.values())
+
+    def run(one, latents, targets):
+        key = jax.random.key(one["seed"])
+        rows = jnp.broadcast_to(one["rows"], (num_spaces, one["rows"].shape[-1]))
+        return stitch_run(
+            key,
+            latents,
+            targets,
+            rows,
+            train=train,
+            test=test,
+            representation=representation,
+            head=head,
+            num_classes=len(classes),
+        )
+
+    plan = plan_seeds(len(different))
+    tree = {
+        "seed": jnp.asarray(run_seeds[different], jnp.uint32),
+        "rows": jnp.asarray(sets[different], jnp.int32),
+    }
+    shared = plan.share((latents, jnp.asarray(targets, jnp.int32)))
+    scores, params = plan.unpad(over_seeds(run, plan)(plan.pad(tree), *shared))
+    scores = {name: np.asarray(values)[which] for name, values in scores.items()}
+    return LatentStitching(
+        names=tuple(named),
+        accuracy=scores["accuracy"],
+        f1_weighted=scores["f1_weighted"],
+        seeds=run_seeds,
+        anchor_sets=sets,
+        parallel_samples=sets.shape[-1],
+        heads=jax.tree.map(lambda leaf: leaf[which], params),
+        classes=classes,
+    )
+
+
+def stitch_run(
+    key: jax.Array,
+    spaces: Sequence[jax.Array],
+    labels: jax.Array,
+    rows: jax.Array,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    representation: Representation,
+    head: Head,
+    num_classes: int,
+) -> tuple[dict[str, jax.Array], tuple[Any, ...]]:
+    """One run of `stitch_latents`, a pure function: one seed and one set of parallel samples.
+
+    Args:
+        key: a `jax.random.key`.
+        spaces: latents `[n, d_i]`.
+        labels: `[n]` in `[0, num_classes)`.
+        rows: the row of each encoder for each parallel sample, `[e, p]`.
+        train, test: row numbers.
+        representation, head: what to stitch with.
+        num_classes: how many classes there are.
+
+    Returns:
+        Scores by name, `[encoders, decoders]` each, and the parameters of each head.
+    """
+    for i, space in enumerate(spaces):
+        check_matrix(f"spaces[{i}]", space)
+    view_key, head_key = jax.random.split(key)
+    views = representation.view(view_key, spaces, rows, jnp.asarray(train))
+    params = _fit_heads(head_key, views.own, labels, train, head, num_classes)
+
+    def score(space, decoder):
+        if space is None:
+            return {name: jnp.asarray(jnp.nan) for name in SCORES}
+        logits = head.apply(params[decoder], jnp.take(space, test, axis=-2))
+        predicted = jnp.argmax(logits, axis=-1)
+        return {name: one(predicted, labels[test], num_classes) for name, one in SCORES.items()}
+
+    count = len(spaces)
+    cells = [[score(views.crossed(i, j), j) for j in range(count)] for i in range(count)]
+    scores = {
+        name: jnp.stack([jnp.stack([cell[name] for cell in row]) for row in cells])
+        for name in SCORES
+    }
+    return scores, params
+
+
+def _fit_heads(key, spaces, labels, train, head, num_classes) -> tuple[Any, ...]:
+    """The heads of all spaces; those of one shape by one loop, which is compiled once."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, space in enumerate(spaces):
+        groups.setdefault(space.shape, []).append(i)
+    keys = jax.random.split(key, len(spaces))
+    on_cpu = jax.default_backend() == "cpu"
+    params: list[Any] = [None] * len(spaces)
+    for members in groups.values():
+        stacked = jnp.stack([jnp.take(spaces[i], train, axis=-2) for i in members])
+
+        def fit(pair):
+            return head.fit(pair[0], pair[1], labels[train], num_classes)
+
+        pairs = (keys[np.array(members)], stacked)
+        fitted = jax.lax.map(fit, pairs) if on_cpu else jax.vmap(fit)(pairs)
+        for place, i in enumerate(members):
+            params[i] = jax.tree.map(lambda leaf, place=place: leaf[place], fitted)
+    return tuple(params)

@@ -1,0 +1,293 @@
+"""How one encoder's latents are made readable for the head of another.
+
+A `Representation` looks at the latents of all encoders and at the rows that are known to
+correspond, and gives `Views`: what each head is trained on, and what it reads of another encoder.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from relrep_jax import anchors as _anchors
+from relrep_jax import consensus as _consensus
+from relrep_jax import similarities as _similarities
+from relrep_jax import translation as _translation
+from relrep_jax._linalg import as_float, centre
+from relrep_jax.checks import lookup
+from relrep_jax.projection import (
+    PAPER_SIMILARITIES,
+    Similarity,
+    product_projection,
+    relative_projection,
+)
+from relrep_jax.transforms import TransformLike
+
+
+class Views(NamedTuple):
+    """What heads read.
+
+    Attributes:
+        own: for each encoder the space `[n, r_i]` (or product `[s, n, m]`) that its head is
+            trained on.
+        crossed: `(encoder, decoder) -> array` like `own[decoder]`, what the decoder's head reads
+            of that encoder, or None where nothing can be read.
+    """
+
+    own: Sequence[jax.Array]
+    crossed: Callable[[int, int], jax.Array | None]
+
+
+class Representation(NamedTuple):
+    """A way to make latents comparable.
+
+    Attributes:
+        view: `(key, spaces, rows, train) -> Views`, traceable: `spaces` are the latents of all
+            encoders, `[n, d_i]` each; `rows [e, p]` the rows of each encoder that are known to
+            correspond (the parallel samples); `train [t]` the training rows, whose correspondence
+            it must not use.
+        is_random: whether it depends on the key.
+    """
+
+    view: Callable[[jax.Array, Sequence[jax.Array], jax.Array, jax.Array], Views]
+    is_random: bool = False
+
+
+def _common(spaces: Sequence[jax.Array]) -> Views:
+    """Views of spaces that all heads can read."""
+    return Views(spaces, lambda encoder, decoder: spaces[encoder])
+
+
+def _take(spaces: Sequence[jax.Array], rows: jax.Array) -> list[jax.Array]:
+    return [space[picked] for space, picked in zip(spaces, rows, strict=True)]
+
+
+def absolute() -> Representation:
+    """The latents as they are: what cannot be stitched. Pairs of different widths are left out."""
+
+    def view(key, spaces, rows, train):
+        del key, rows, train
+
+        def crossed(encoder, decoder):
+            same = spaces[encoder].shape[1] == spaces[decoder].shape[1]
+            return spaces[encoder] if same else None
+
+        return Views(spaces, crossed)
+
+    return Representation(view)
+
+
+def relative(
+    similarity: Similarity = "cosine",
+    absolute_transform: TransformLike = "centering",
+    relative_transform: TransformLike = None,
+) -> Representation:
+    """Similarities to the parallel samples as anchors; see `relrep_jax.relative_projection`."""
+
+    def view(key, spaces, rows, train):
+        del key, train
+        return _common(
+            [
+                relative_projection(
+                    space, anchors, similarity, absolute_transform, relative_transform
+                )
+                for space, anchors in zip(spaces, _take(spaces, rows), strict=True)
+            ]
+        )
+
+    _similarities.get(similarity)
+    return Representation(view)
+
+
+def product(
+    similarities: Sequence[Similarity] = PAPER_SIMILARITIES,
+    absolute_transform: TransformLike | Sequence[TransformLike] = "centering",
+    relative_transform: TransformLike | Sequence[TransformLike] = None,
+) -> Representation:
+    """Several similarities to the parallel samples; the head's aggregation makes them one space."""
+
+    def view(key, spaces, rows, train):
+        del key, train
+        return _common(
+            [
+                product_projection(
+                    space, anchors, similarities, absolute_transform, relative_transform
+                )
+                for space, anchors in zip(spaces, _take(spaces, rows), strict=True)
+            ]
+        )
+
+    for similarity in similarities:
+        _similarities.get(similarity)
+    return Representation(view)
+
+
+def prototypes(
+    num_anchors: int = 256,
+    similarity: Similarity = "cosine",
+    absolute_transform: TransformLike = "centering",
+) -> Representation:
+    """Similarities to k-means prototypes: means of the same parallel samples in every space.
+
+    Args:
+        num_anchors: how many prototypes; at most a quarter of the parallel samples are made, so
+            that they are means at all.
+        similarity, absolute_transform: as in `relative`.
+    """
+    if num_anchors < 1:
+        raise ValueError(f"num_anchors must be at least 1, got {num_anchors}.")
+
+    def view(key, spaces, rows, train):
+        del train
+        count = max(1, min(num_anchors, rows.shape[1] // 4))
+        made = _anchors.prototypes(key, _take(spaces, rows), count)
+        return _common(
+            [
+                relative_projection(space, anchors, similarity, absolute_transform)
+                for space, anchors in zip(spaces, made, strict=True)
+            ]
+        )
+
+    return Representation(view, is_random=True)
+
+
+def whitened_inner(shrinkage: float | str = "ledoit_wolf") -> Representation:
+    """Whitened inner products with the parallel samples as anchors.
+
+    Mean and covariance are those of each encoder's own training latents: they take no
+    correspondence, and there are more of them.
+    """
+
+    def view(key, spaces, rows, train):
+        del key
+        projected = []
+        for space, anchors in zip(spaces, _take(spaces, rows), strict=True):
+            statistics = _similarities.covariance_statistics(space[train], shrinkage)
+            projected.append(_similarities.whitened_inner(space, anchors, *statistics))
+        return _common(projected)
+
+    return Representation(view)
+
+
+def translated(method: str = "orthogonal", **options) -> Representation:
+    """Each encoder's latents translated into the decoder's space, by a map for every pair.
+
+    Args:
+        method: a name of `relrep_jax.translation.TRANSLATIONS`.
+        **options: of its `fit`.
+    """
+    translator = _translation.get(method)
+
+    def fit(source, target):
+        return translator.fit(source, target, **options)
+
+    return _translated(fit, translator.apply)
+
+
+def ridge(relative_penalty: float = 0.3) -> Representation:
+    """Ridge translation whose penalty is given in units of the mean squared length of the rows."""
+    if relative_penalty < 0:
+        raise ValueError(f"relative_penalty must not be negative, got {relative_penalty}.")
+
+    def fit(source, target):
+        rows, _ = centre(as_float(source))
+        size = jnp.mean(jnp.sum(jnp.square(rows), axis=1))
+        return _translation.ridge.fit(source, target, penalty=relative_penalty * size)
+
+    return _translated(fit, _translation.ridge.apply)
+
+
+def _translated(fit: Callable, apply: Callable) -> Representation:
+    def view(key, spaces, rows, train):
+        del key, train
+        parallel = _take(spaces, rows)
+
+        def crossed(encoder, decoder):
+            if encoder == decoder:
+                return spaces[decoder]
+            return apply(fit(parallel[encoder], parallel[decoder]), spaces[encoder])
+
+        return Views(spaces, crossed)
+
+    return Representation(view)
+
+
+def consensus(relative_penalty: float = 0.3) -> Representation:
+    """Ridge regression of each encoder onto the relative space that all agree on.
+
+    See `relrep_jax.consensus.fit`.
+    """
+    if relative_penalty <= 0:
+        raise ValueError(f"relative_penalty must be positive, got {relative_penalty}.")
+
+    def view(key, spaces, rows, train):
+        del key, train
+        params = _consensus.fit(_take(spaces, rows), relative_penalty=relative_penalty)
+        return _common([_consensus.apply(params, i, space) for i, space in enumerate(spaces)])
+
+    return Representation(view)
+
+
+def matched_consensus(
+    relative_penalty: float = 0.3, final_penalty: float = 0.1, rounds: int = 3
+) -> Representation:
+    """A consensus on the parallel samples and on training samples matched without labels.
+
+    The training rows of every encoder but for the parallel ones are shuffled, each encoder's by
+    itself, and then matched by `relrep_jax.consensus.match_and_fit`: this supposes that all
+    encoders have encoded the same unlabelled samples, in whatever order.
+    """
+
+    def view(key, spaces, rows, train):
+        # Which rows are known is data, so that the pools keep all training rows: a known one
+        # that is matched again counts twice, and tells nothing that was not known.
+        keys = jax.random.split(key, len(spaces))
+        pools = [
+            space[jax.random.permutation(one, train)]
+            for one, space in zip(keys, spaces, strict=True)
+        ]
+        params = _consensus.match_and_fit(
+            _take(spaces, rows),
+            pools,
+            relative_penalty=relative_penalty,
+            final_penalty=final_penalty,
+            rounds=rounds,
+        )
+        return _common([_consensus.apply(params, i, space) for i, space in enumerate(spaces)])
+
+    return Representation(view, is_random=True)
+
+
+REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
+    "absolute": absolute,
+    "cosine": lambda: relative("cosine", None),
+    "centred_cosine": relative,
+    "euclidean": lambda: relative("euclidean", None),
+    "manhattan": lambda: relative("manhattan", None),
+    "chebyshev": lambda: relative("chebyshev", None),
+    "product": product,
+    "prototypes": prototypes,
+    "whitened_inner": whitened_inner,
+    "orthogonal": translated,
+    "linear": lambda: translated("linear"),
+    "affine": lambda: translated("affine"),
+    "ridge": ridge,
+    "low_rank": lambda: translated("low_rank"),
+    "cca": lambda: translated("cca"),
+    "inverse_relative": lambda: translated("inverse_relative"),
+    "consensus": consensus,
+    "matched_consensus": matched_consensus,
+}
+"""Makers of representations by name, with the options that they have by default."""
+
+
+def get(representation: str | Representation) -> Representation:
+    """The representation of that name, or the representation itself.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if isinstance(representation, Representation):
+        return representation
+    return lookup("representation", representation, REPRESENTATIONS)()

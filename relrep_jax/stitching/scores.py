@@ -1,0 +1,33 @@
+"""Scores of predicted classes."""
+
+import jax
+import jax.numpy as jnp
+
+
+def accuracy(predicted: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """The part of predictions `[n]` that equal the labels `[n]`."""
+    del num_classes
+    return jnp.mean((predicted == labels).astype(jnp.float32))
+
+
+def f1_weighted(predicted: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """F1 of every class, averaged by how many samples the class has.
+
+    `2 tp / (2 tp + fp + fn)`; 0 for a class that is neither there nor predicted, as in
+    scikit-learn's `f1_score(average="weighted")`.
+
+    Args:
+        predicted: `[n]` integers in `[0, num_classes)`.
+        labels: `[n]` integers in `[0, num_classes)`.
+        num_classes: how many classes there are.
+    """
+    said = jax.nn.one_hot(predicted, num_classes)
+    true = jax.nn.one_hot(labels, num_classes)
+    both = jnp.sum(said * true, axis=0)
+    size = jnp.sum(said, axis=0) + jnp.sum(true, axis=0)
+    f1 = jnp.where(size > 0, 2 * both / jnp.where(size > 0, size, 1.0), 0.0)
+    return jnp.sum(f1 * jnp.sum(true, axis=0)) / labels.shape[0]
+
+
+SCORES = {"accuracy": accuracy, "f1_weighted": f1_weighted}
+"""Scores `(predicted [n], labels [n], num_classes) -> []` by name."""
