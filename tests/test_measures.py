@@ -13,6 +13,7 @@ from sklearn.cross_decomposition import CCA
 from sklearn.datasets import load_digits
 
 from relrep_jax import measures
+from relrep_jax.measures import cka, prepared
 
 NAMES = sorted(measures.MEASURES)
 SYMMETRIC = [name for name in NAMES if name not in ("pwcca", "cknna", "jaccard", "mrr")]
@@ -630,6 +631,147 @@ def test_permutations_are_free_of_the_batch_size():
         for options in ({}, {"batch_size": 7})
     )
     chex.assert_trees_all_close(one, some, atol=1e-6)
+
+
+def unprepared(name):
+    return lambda x, y: EAGER[name](x, y)  # a function that is not known
+
+
+def assert_same_test(ours, theirs, atol=2e-5):
+    np.testing.assert_allclose(ours.score, theirs.score, atol=atol)
+    np.testing.assert_allclose(ours.null, theirs.null, atol=atol)
+    np.testing.assert_allclose(ours.threshold, theirs.threshold, atol=atol)
+    if np.ptp(np.append(theirs.null, theirs.score)) > 1e-4:  # else rounding decides
+        np.testing.assert_allclose(ours.p_value, theirs.p_value, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_prepared_forms_give_the_same_test(name):
+    x, y = map(f32, alike(60, 9, 9))
+    options = {"count": 20, "distance": name in measures.DISTANCES, "best": 1.0}
+    key = jax.random.key(3)
+    ours = measures.permutation_test(EAGER[name], x, y, key, **options)
+    assert_same_test(
+        ours, jax.jit(partial(measures.permutation_test, unprepared(name), **options))(x, y, key)
+    )
+    np.testing.assert_allclose(ours.score, ALL[name](x, y), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["linear_cka", "svcca", "pwcca", "procrustes_distance", "rsa"])
+@pytest.mark.parametrize("widths", [(40, 50), pytest.param((40, 5), marks=pytest.mark.slow)])
+def test_prepared_forms_of_wide_spaces_give_the_same_test(name, widths):
+    x, y = map(f32, alike(30, *widths))
+    ours, theirs = (
+        permutation(measure, count=10, distance=False)(x, y, jax.random.key(3))
+        for measure in (name, unprepared(name))
+    )
+    assert_same_test(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["linear_cka", pytest.param("rsa", marks=pytest.mark.slow)])
+def test_prepared_matrices_of_many_rows_are_summed_in_bands(name):
+    x, y = map(f32, alike(601, 200, 200))
+    ours, theirs = (
+        permutation(measure, count=3)(x, y, jax.random.key(3))
+        for measure in (EAGER[name], unprepared(name))
+    )
+    assert_same_test(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["linear_cka debiased", "rbf_cka", "rsa"])
+def test_without_room_for_matrices_the_test_is_the_same(name, monkeypatch):
+    makers = (prepared._linear_cka, prepared._rbf_cka, prepared._rsa)
+    monkeypatch.setattr(prepared, "MATRIX_ROWS", 50)
+    for maker in makers:
+        maker.cache_clear()
+    x, y = map(f32, alike(61, 9, 7))
+    form = prepared.form_of(EAGER[name], 61, (9, 7))
+    assert all(leaf.size != 61 * 61 for leaf in jax.tree.leaves(form.space(x)))
+    ours, theirs = (
+        jax.jit(partial(measures.permutation_test, measure, count=20))(x, y, jax.random.key(3))
+        for measure in (EAGER[name], unprepared(name))
+    )
+    assert_same_test(ours, theirs)
+    for maker in makers:
+        maker.cache_clear()
+
+
+@pytest.mark.parametrize("copies", [2, 15])
+@pytest.mark.parametrize("name", ["mutual_knn", "cknna", "jaccard", "mrr"])
+def test_prepared_neighbours_that_tie_are_told_apart_as_ever(name, copies):
+    # Few copies: the lists hold all that tie. Many: only a search for each permutation knows.
+    rng = np.random.default_rng(0)
+    x, y = (f32(np.repeat(rng.integers(-4, 5, (60 // copies, 2)) + 0.5, copies, 0)) for _ in "xy")
+    ours, theirs = (
+        permutation(partial(measure, k=3), count=20)(x, y, jax.random.key(3))
+        for measure in (EAGER[name], unprepared_with_k(name))
+    )
+    assert_same_test(ours, theirs, atol=1e-6)
+
+
+def unprepared_with_k(name):
+    return lambda x, y, k: EAGER[name](x, y, k)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_collapsed_spaces_are_not_called_alike(jit):
+    x = jnp.ones((40, 3))
+    test = partial(measures.permutation_test, "mutual_knn", count=19)
+    result = (jax.jit(test) if jit else test)(x, x, jax.random.key(0))
+    assert float(result.p_value) == 1.0
+
+
+def test_bandwidths_are_found_once_in_a_test(monkeypatch):
+    found = []
+    monkeypatch.setattr(cka, "median_distance", lambda x: found.append(x.shape) or x[0, 0] ** 0)
+    x, y = map(f32, alike(60, 9, 7))
+    measures.permutation_test("rbf_cka", x, y, jax.random.key(0), 3)
+    assert [shape for shape in found if shape[1] == 9] == [(60, 9)] * (1 + 1)  # and at the doors
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["linear_cka", "mrr", "custom"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("rsa", "mutual_knn", "cknna", "pwcca")],
+)
+def test_tests_of_many_spaces_are_those_of_their_pairs(name):
+    measure = (lambda x, y: jnp.mean(x[:, 0] * y[:, 0])) if name == "custom" else name
+    spaces = [f32(normal(0, 40, 6)), *(f32(a) for a in alike(40, 6, 6))]
+    if name != "mrr":
+        spaces.append(f32(normal(1, 40, 9)))
+    key, done = jax.random.key(5), []
+    tests = measures.permutation_tests(measure, spaces, key, 15, visit=done.append)
+    assert list(tests) == [(i, j) for i in range(len(spaces)) for j in range(i + 1, len(spaces))]
+    assert sum(done) == len(tests)
+    for i, j in [(0, 1), (1, 2), (0, len(spaces) - 1)]:
+        alone = measures.permutation_test(measure, spaces[i], spaces[j], key, 15)
+        assert_same_test(tests[i, j], alone)
+        np.testing.assert_allclose(tests[i, j].calibrated, alone.calibrated, atol=2e-5)
+
+
+def test_tests_of_many_spaces_meet_ties_and_chosen_pairs():
+    collapsed, other = jnp.ones((40, 3)), f32(normal(0, 40, 3))
+    tests = measures.permutation_tests(
+        "mutual_knn", [collapsed, other, collapsed], jax.random.key(0), 19, pairs=[(2, 0), (1, 0)]
+    )
+    assert list(tests) == [(2, 0), (1, 0)]
+    assert float(tests[2, 0].p_value) == 1.0
+    alone = measures.permutation_test("mutual_knn", other, collapsed, jax.random.key(0), 19)
+    assert_same_test(tests[1, 0], alone)
+
+
+def test_tests_of_many_spaces_refuse_what_is_no_pair():
+    x, key = jnp.ones((12, 4)), jax.random.key(0)
+    with pytest.raises(ValueError, match="Two or more spaces are needed, got 1"):
+        measures.permutation_tests("rsa", [x], key)
+    with pytest.raises(ValueError, match=r"no pair \(0, 2\): there are 2 spaces"):
+        measures.permutation_tests("rsa", [x, x], key, pairs=[(0, 2)])
+    with pytest.raises(ValueError, match=r"\(12, 4\).*\(13, 4\)"):
+        measures.permutation_tests("rsa", [x, jnp.ones((13, 4))], key)
+    with pytest.raises(ValueError, match=r"\(12, 4\).*\(12, 5\)"):
+        measures.permutation_tests("mrr", [x, jnp.ones((12, 5))], key)
+    with pytest.raises(ValueError, match="count"):
+        measures.permutation_tests("rsa", [x, x], key, 0)
 
 
 # --- doors -------------------------------------------------------------------------------------

@@ -19,7 +19,12 @@ from relrep_jax.measures.cka import (
 )
 from relrep_jax.measures.geometry import mean_cosine, procrustes_distance, rsa
 from relrep_jax.measures.neighbours import cknna, jaccard, mrr, mutual_knn
-from relrep_jax.measures.permutation import PermutationResult, permutation_test
+from relrep_jax.measures.permutation import (
+    PermutationResult,
+    pair_scores,
+    permutation_test,
+    permutation_tests,
+)
 from relrep_jax.measures.registry import DISTANCES, MEASURES, SAME_WIDTH, get
 
 __all__ = [
@@ -39,7 +44,9 @@ __all__ = [
     "minibatch_cka",
     "mrr",
     "mutual_knn",
+    "pair_scores",
     "permutation_test",
+    "permutation_tests",
     "procrustes_distance",
     "pwcca",
     "rbf_cka",

@@ -50,22 +50,33 @@ def _hsic(products, a_rows, b_rows, a_diagonal, b_diagonal, debiased: bool) -> j
     return products - 2 / n * rows - a_mean * b_mean
 
 
-def _alignment(sums: _Sums, debiased: bool, size: float = 0.0) -> jax.Array:
-    """`HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`, 0 where a kernel does not vary.
+def _norm(
+    products: jax.Array, rows: jax.Array, diagonal: jax.Array, debiased: bool, size: float = 0.0
+) -> jax.Array:
+    """`sqrt(HSIC(K, K))` from sums over pairs, 0 where the kernel does not vary.
 
     `size` is that of the entries before a shift was taken from them, which left its rounding.
     """
-    n, eps = sums.k_rows.shape[0], float(jnp.finfo(sums.kl.dtype).eps)
+    own = _hsic(products, rows, rows, diagonal, diagonal, debiased)
+    energy = products if debiased else products + jnp.vdot(diagonal, diagonal)
+    return _above_rounding(own, energy, rows.shape[0], size)
+
+
+def _above_rounding(own: jax.Array, energy: jax.Array, n: int, size: float) -> jax.Array:
+    # What is left of a kernel without variation is the rounding error of its sums.
+    eps = float(jnp.finfo(own.dtype).eps)
+    floor = 32 * eps * energy + (8 * eps * size * n) ** 2
+    return safe_sqrt(jnp.where(own > floor, own, 0.0))
+
+
+def _alignment(sums: _Sums, debiased: bool, size: float = 0.0) -> jax.Array:
+    """`HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`, 0 where a kernel does not vary."""
     k, l = (sums.k_rows, sums.k_diagonal), (sums.l_rows, sums.l_diagonal)  # noqa: E741
     cross = _hsic(sums.kl, k[0], l[0], k[1], l[1], debiased)
-    norms = []
-    for products, (rows, diagonal) in ((sums.kk, k), (sums.ll, l)):
-        own = _hsic(products, rows, rows, diagonal, diagonal, debiased)
-        energy = products if debiased else products + jnp.vdot(diagonal, diagonal)
-        # What is left of a kernel without variation is the rounding error of its sums.
-        floor = 32 * eps * energy + (8 * eps * size * n) ** 2
-        norms.append(safe_sqrt(jnp.where(own > floor, own, 0.0)))
-    ratio = divide(divide(cross, norms[0]), norms[1])
+    k_norm, l_norm = (
+        _norm(products, *side, debiased, size) for products, side in ((sums.kk, k), (sums.ll, l))
+    )
+    ratio = divide(divide(cross, k_norm), l_norm)
     return jnp.clip(ratio, -1.0 if debiased else 0.0, 1.0)
 
 
@@ -353,21 +364,24 @@ def _check_bandwidths(widths: tuple[Any, Any]) -> None:
             raise ValueError(f"bandwidth must be positive, got {width}.")
 
 
-def _rbf_alignment(x: jax.Array, y: jax.Array, debiased: bool) -> jax.Array:
-    def kernel(left, right, left_squares, right_squares):
-        return jnp.exp(-squared_distances(left, right, left_squares, right_squares))
+def _rbf_kernel(left, right, left_squares, right_squares) -> jax.Array:
+    return jnp.exp(-squared_distances(left, right, left_squares, right_squares))
 
+
+def _rbf_shift(x: jax.Array) -> jax.Array:
+    """About the mean entry of the kernel of `x`, from a sample of rows."""
     n = x.shape[0]
-    rows = _evenly(n, min(n, _SAMPLED_ROWS))
-    shifts = []
-    for space in (x, y):
-        sample = lax.stop_gradient(space[rows])
-        squares = jnp.sum(sample * sample, axis=1)
-        entries = kernel(sample, sample, squares, squares)
-        size = entries.shape[0]
-        shifts.append((jnp.sum(entries) - jnp.trace(entries)) / (size * (size - 1)))
-    diagonals = tuple(jnp.full((n,), 1.0 - shift, x.dtype) for shift in shifts)
-    return _alignment(_pair_sums(x, y, kernel, tuple(shifts), diagonals), debiased, size=1.0)
+    sample = lax.stop_gradient(x[_evenly(n, min(n, _SAMPLED_ROWS))])
+    squares = jnp.sum(sample * sample, axis=1)
+    entries = _rbf_kernel(sample, sample, squares, squares)
+    size = entries.shape[0]
+    return (jnp.sum(entries) - jnp.trace(entries)) / (size * (size - 1))
+
+
+def _rbf_alignment(x: jax.Array, y: jax.Array, debiased: bool) -> jax.Array:
+    shifts = _rbf_shift(x), _rbf_shift(y)
+    diagonals = tuple(jnp.full(x.shape[:1], 1.0 - shift, x.dtype) for shift in shifts)
+    return _alignment(_pair_sums(x, y, _rbf_kernel, shifts, diagonals), debiased, size=1.0)
 
 
 class Accumulator(NamedTuple):

@@ -63,6 +63,11 @@ def _pearson(count, mean_a, mean_b, aa, bb, ab, digits: float) -> jax.Array:
 
 def _rsa_pearson(x: jax.Array, y: jax.Array) -> jax.Array:
     x, y = (unit_scale(centre(z)[0]) for z in (x, y))
+    return _pearson(*_distance_moments(x, y), digits=float(jnp.finfo(x.dtype).eps))
+
+
+def _distance_moments(x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
+    """Count, means and centred moments of the distances of the pairs `i < j`."""
     arrays = (x, y, jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1))
 
     def step(carry, left, right, rows, columns, distinct):
@@ -87,8 +92,7 @@ def _rsa_pearson(x: jax.Array, y: jax.Array) -> jax.Array:
         )
 
     zero = jnp.zeros((), x.dtype)
-    moments = fold_pairs(step, (zero,) * 6, arrays)
-    return _pearson(*moments, digits=float(jnp.finfo(x.dtype).eps))
+    return fold_pairs(step, (zero,) * 6, arrays)
 
 
 def _ranks(values: jax.Array) -> jax.Array:

@@ -117,33 +117,54 @@ def cknna(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     """
     check_pair(x, y, rows=4, why=" by the unbiased estimate")
     check_neighbours(k, x, y)
-    n = x.shape[0]
+    (kx, near_x), (ly, near_y) = (_kernel_neighbours(u, k) for u in map(unit_rows, as_floats(x, y)))
+    back = _back(near_x)
+    cross = _shared_hsic(near_x, back, kx, near_y, ly)
+    norms = (
+        safe_sqrt(_masked_hsic(near_x, back, kx, kx)),
+        safe_sqrt(_masked_hsic(near_y, _back(near_y), ly, ly)),
+    )
+    return divide(divide(cross, norms[0]), norms[1])
 
-    def kernel(unit):
-        scores, indices = _nearest(unit, unit, k, others=True)
-        about = centre(unit)[0]
-        rest = 1 + jnp.sum(unit * unit, axis=1) - jnp.sum(about * about, axis=1)
-        return scores + rest[:, None] / 2, indices
 
-    (kx, near_x), (ly, near_y) = (kernel(u) for u in map(unit_rows, as_floats(x, y)))
+def _kernel_neighbours(unit: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Cosines with the `k` nearest others of every row, and their indices, `[n, k]`."""
+    scores, indices = _nearest(unit, unit, k, others=True)
+    return scores + _rest(unit) / 2, indices
 
-    def hsic(indices, k_entries, l_entries):
-        """Unbiased HSIC times `n (n - 3)` of two masked kernels, `[n, k]` entries each."""
-        # tr(K L) meets K_ij with L_ji: is i among the neighbours of its neighbour j?
-        back = indices[indices] == jnp.arange(n)[:, None, None]
-        transposed = jnp.sum(jnp.where(back, l_entries[indices], 0.0), axis=-1)
-        k_columns = jnp.zeros((n,), k_entries.dtype).at[indices].add(k_entries)
-        sums = jnp.sum(k_entries) * jnp.sum(l_entries) / float((n - 1) * (n - 2))
-        crossed = jnp.vdot(k_columns, l_entries.sum(axis=1))
-        return jnp.sum(k_entries * transposed) + sums - 2 * crossed / (n - 2)
 
-    # Both kernels on the neighbours of the first space, 0 where the second does not share them.
+def _rest(unit: jax.Array) -> jax.Array:
+    """Twice what the scores of `_nearest` lack of the cosines, `[n, 1]`."""
+    about = centre(unit)[0]
+    return (1 + jnp.sum(unit * unit, axis=1) - jnp.sum(about * about, axis=1))[:, None]
+
+
+def _back(indices: jax.Array) -> jax.Array:
+    """Where `i` is among the neighbours of its neighbour `j`, `[n, k, k]`."""
+    return indices[indices] == jnp.arange(indices.shape[0])[:, None, None]
+
+
+def _masked_hsic(
+    indices: jax.Array, back: jax.Array, k_entries: jax.Array, l_entries: jax.Array
+) -> jax.Array:
+    """Unbiased HSIC times `n (n - 3)` of two kernels with entries `[n, k]` at `indices`."""
+    n = indices.shape[0]
+    # tr(K L) meets K_ij with L_ji.
+    transposed = jnp.sum(jnp.where(back, l_entries[indices], 0.0), axis=-1)
+    k_columns = jnp.zeros((n,), k_entries.dtype).at[indices].add(k_entries)
+    sums = jnp.sum(k_entries) * jnp.sum(l_entries) / float((n - 1) * (n - 2))
+    crossed = jnp.vdot(k_columns, l_entries.sum(axis=1))
+    return jnp.sum(k_entries * transposed) + sums - 2 * crossed / (n - 2)
+
+
+def _shared_hsic(
+    near_x: jax.Array, back: jax.Array, kx: jax.Array, near_y: jax.Array, ly: jax.Array
+) -> jax.Array:
+    """The same of both kernels where both spaces share a neighbour; `back` is that of `near_x`."""
     match = near_x[:, :, None] == near_y[:, None, :]
     l_shared = jnp.sum(jnp.where(match, ly[:, None, :], 0.0), axis=-1)
     k_shared = jnp.where(match.any(axis=-1), kx, 0.0)
-    cross = hsic(near_x, k_shared, l_shared)
-    norms = safe_sqrt(hsic(near_x, kx, kx)), safe_sqrt(hsic(near_y, ly, ly))
-    return divide(divide(cross, norms[0]), norms[1])
+    return _masked_hsic(near_x, back, k_shared, l_shared)
 
 
 def jaccard(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:

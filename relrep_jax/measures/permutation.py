@@ -1,16 +1,27 @@
 """Is a score more than chance? Row permutations as the null."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relrep_jax.checks import resolve
-from relrep_jax.measures._blocks import check_pair
+from relrep_jax.measures._blocks import as_floats, check_pair
+from relrep_jax.measures.prepared import Form, form_of, general
 from relrep_jax.measures.registry import DISTANCES, MEASURES
+
+Measure = str | Callable[[jax.Array, jax.Array], jax.Array]
+
+_TOGETHER = 4  # pairs with one permuted space that are scored at once
+_KEPT_BYTES = 2**31  # of what is prepared of spaces
 
 
 class PermutationResult(NamedTuple):
@@ -32,7 +43,7 @@ class PermutationResult(NamedTuple):
 
 
 def permutation_test(
-    measure: str | Callable[[jax.Array, jax.Array], jax.Array],
+    measure: Measure,
     x: jax.Array,
     y: jax.Array,
     key: jax.Array,
@@ -49,6 +60,9 @@ def permutation_test(
     `ceil((1 - alpha) (count + 1))`-th smallest of the score and the null together, and the
     calibrated score `clip((s - t) / (best - t), 0, 1)`. For distances, all orders are turned
     round. What wide spaces and few rows give to any two spaces is thus taken away.
+
+    What no permutation changes is computed once for the measures of this package (bandwidths,
+    kernels, neighbours, bases); up to 8,192 rows this keeps matrices `[n, n]` of the kernels.
 
     Args:
         measure: a name of `MEASURES`, or a function `(x, y) -> score` that can be traced
@@ -78,24 +92,201 @@ def permutation_test(
     >>> round(float(result.p_value), 4), round(float(result.calibrated), 4)
     (0.05, 1.0)
     """
+    _check_options(count, alpha)
     check_pair(x, y)
+    function = resolve("measure", measure, MEASURES)
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    n = x.shape[0]
+    keys = jax.random.split(key, count)
+
+    def scores(form: Form, x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
+        left, right = form.pair(x, y)
+        itself = jnp.arange(n)
+
+        def permuted(one):
+            order = jax.random.permutation(one, n)
+            return form.score(left, right, order, _inverse(order))
+
+        null = lax.map(permuted, keys, batch_size=batch_size)
+        return form.score(left, right, itself, itself), null
+
+    form = form_of(function, n, (x.shape[1], y.shape[1]))
+    if form is None:
+        score, null = scores(general(function), x, y)
+    else:
+        jax.eval_shape(function, x, y)  # its own checks
+        x, y = as_floats(x, y)
+        ready = form.space(x), form.space(y)
+        if form.exact is None:
+            score, null = scores(form, *ready)
+        else:
+            score, null = _either(
+                form.exact(*form.pair(*ready)),
+                lambda: scores(form, *ready),
+                lambda: scores(general(function), x, y),
+            )
+    return _judged(function, score, null, alpha, distance, best)
+
+
+def permutation_tests(
+    measure: Measure,
+    spaces: Sequence[jax.Array],
+    key: jax.Array,
+    count: int = 200,
+    *,
+    alpha: float = 0.05,
+    distance: bool | None = None,
+    best: float | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    visit: Callable[[int], None] | None = None,
+) -> dict[tuple[int, int], PermutationResult]:
+    """`permutation_test` of many pairs of spaces, which share all that can be shared.
+
+    What one space gives is computed once for all of its pairs, a permuted space is scored
+    against several others at once, and the permutations are spread over the devices. Every pair
+    sees the permutations that `permutation_test` with this key shows it. This is a loop over
+    compiled programs: it cannot be traced itself.
+
+    Args:
+        measure: as for `permutation_test`.
+        spaces: the same samples in every space, `[n, d_i]`; two or more.
+        key: a `jax.random.key`.
+        count: how many permutations.
+        alpha: level of the threshold, in (0, 1).
+        distance: as for `permutation_test`.
+        best: as for `permutation_test`.
+        pairs: numbers `(i, j)` of spaces, of which the rows of space `j` are permuted; by
+            default all `i < j`.
+        devices: where to compute; all local devices by default.
+        visit: called with the number of pairs that were finished since the last call.
+
+    Returns:
+        A `PermutationResult` for each pair.
+
+    Raises:
+        ValueError: as `permutation_test`, or fewer than two spaces, or a pair that is none.
+
+    >>> import jax
+    >>> x, y, z = jax.random.normal(jax.random.key(0), (3, 50, 4))
+    >>> tests = permutation_tests("linear_cka", [x, y, 2.0 * x], jax.random.key(1), count=19)
+    >>> {pair: bool(test.p_value <= 0.05) for pair, test in tests.items()}
+    {(0, 1): False, (0, 2): True, (1, 2): False}
+    """
+    _check_options(count, alpha)
+    scores = pair_scores(measure, spaces, key, count, pairs=pairs, devices=devices, visit=visit)
+    function = resolve("measure", measure, MEASURES)
+    return {
+        pair: _judged(function, found[0], found[1:], alpha, distance, best)
+        for pair, found in scores.items()
+    }
+
+
+def pair_scores(
+    measure: Measure,
+    spaces: Sequence[jax.Array],
+    key: jax.Array,
+    count: int,
+    *,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    visit: Callable[[int], None] | None = None,
+) -> dict[tuple[int, int], np.ndarray]:
+    """The score of every pair as given and under each permutation, `[1 + count]`.
+
+    Arguments as for `permutation_tests`, but that `count` may be 0.
+    """
+    function = resolve("measure", measure, MEASURES)
+    if len(spaces) < 2:
+        raise ValueError(f"Two or more spaces are needed, got {len(spaces)}.")
+    pairs = list(combinations(range(len(spaces)), 2) if pairs is None else pairs)
+    for i, j in pairs:
+        if not (0 <= i < len(spaces) and 0 <= j < len(spaces)):
+            raise ValueError(f"There is no pair ({i}, {j}): there are {len(spaces)} spaces.")
+        check_pair(spaces[i], spaces[j])
+        jax.eval_shape(function, spaces[i], spaces[j])  # its own checks
+    mesh = Mesh(np.array(jax.local_devices() if devices is None else devices), ("order",))
+    shared = NamedSharding(mesh, PartitionSpec())
+    n = spaces[0].shape[0]
+    known = form_of(function, n, tuple(space.shape[1] for space in spaces))
+    form = general(function) if known is None else known
+    dtype = jnp.result_type(jnp.float32, *(space.dtype for space in spaces))
+    orders = np.asarray(_orders(key, n, count))
+    orders = np.concatenate([orders, np.repeat(orders[-1:], -len(orders) % mesh.size, axis=0)])
+    orders = jax.device_put(orders, NamedSharding(mesh, PartitionSpec("order")))
+
+    def space(i: int) -> jax.Array:
+        return jnp.asarray(spaces[i], None if known is None else dtype)
+
+    kept: OrderedDict[int, Any] = OrderedDict()
+
+    def prepared(i: int) -> Any:
+        if i not in kept:
+            kept[i] = jax.device_put(_prepare(form.space, space(i)), shared)
+            size = mesh.size * sum(leaf.nbytes for leaf in jax.tree.leaves(kept[i]))
+            while len(kept) > 2 and len(kept) * size > _KEPT_BYTES:
+                kept.popitem(last=False)
+        kept.move_to_end(i)
+        return kept[i]
+
+    results: dict[tuple[int, int], np.ndarray] = {}
+    for j in sorted({second for _, second in pairs}):
+        for batch in _batches([first for first, second in pairs if second == j]):
+            groups: dict[Any, list[tuple[int, Any]]] = {}
+            for i in batch:
+                left, right = _pair(form.pair, prepared(i), prepared(j))
+                if form.exact is not None and not form.exact(left, right):
+                    plain = jax.device_put((space(i), space(j)), shared)
+                    found = _scores(_of(general(function)), mesh, plain[:1], plain[1], orders)
+                    results[i, j] = np.asarray(found)[: count + 1, 0]
+                    if visit is not None:
+                        visit(1)
+                    continue
+                shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), left)
+                groups.setdefault(str(shapes), []).append((i, left))
+            for group in groups.values():
+                found = _scores(_of(form), mesh, tuple(left for _, left in group), right, orders)
+                for (i, _), column in zip(group, np.asarray(found).T, strict=True):
+                    results[i, j] = column[: count + 1]
+                if visit is not None:
+                    visit(len(group))
+    return {pair: results[pair] for pair in pairs}
+
+
+def _check_options(count: int, alpha: float) -> None:
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}.")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha}.")
-    function = resolve("measure", measure, MEASURES)
+
+
+def _inverse(order: jax.Array) -> jax.Array:
+    return jnp.zeros_like(order).at[order].set(jnp.arange(order.size, dtype=order.dtype))
+
+
+def _either(choice: jax.Array, one: Callable[[], Any], other: Callable[[], Any]) -> Any:
+    """`lax.cond` that compiles one side alone where the choice is known."""
+    if isinstance(choice, jax.core.Tracer):
+        return lax.cond(choice, one, other)
+    return one() if choice else other()
+
+
+def _judged(
+    function: Callable,
+    score: Any,
+    null: Any,
+    alpha: float,
+    distance: bool | None,
+    best: float | None,
+) -> PermutationResult:
     if distance is None:
-        distance = any(function is MEASURES[name] for name in DISTANCES)
+        plain = function.func if isinstance(function, partial) else function
+        distance = any(plain is MEASURES[name] for name in DISTANCES)
     if best is None:
         best = 0.0 if distance else 1.0
     sign = -1.0 if distance else 1.0
-    x, y = jnp.asarray(x), jnp.asarray(y)
-
-    def permuted(one):
-        return function(x, y[jax.random.permutation(one, y.shape[0])])
-
-    score = function(x, y)
-    null = lax.map(permuted, jax.random.split(key, count), batch_size=batch_size)
+    score, null = jnp.asarray(score), jnp.asarray(null)
+    count = null.shape[0]
     alike, others = sign * score, sign * null
     p_value = (1 + jnp.sum(others >= alike)) / (count + 1)
     place = math.ceil((1 - alpha) * (count + 1) - 1e-9)
@@ -103,3 +294,48 @@ def permutation_test(
     room = sign * best - threshold
     calibrated = jnp.where(room > 0, (alike - threshold) / jnp.where(room > 0, room, 1.0), 0.0)
     return PermutationResult(score, p_value, jnp.clip(calibrated, 0.0, 1.0), sign * threshold, null)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _orders(key: jax.Array, n: int, count: int) -> jax.Array:
+    """The rows as they are, then `count` permutations, `[1 + count, n]`."""
+    itself = jnp.arange(n)[None]
+    if not count:
+        return itself
+    permuted = lax.map(lambda one: jax.random.permutation(one, n), jax.random.split(key, count))
+    return jnp.concatenate([itself, permuted])
+
+
+def _of(form: Form) -> Callable:
+    """What scores many, equal for forms that score alike, so that they share a program."""
+    return form.several or form.scores
+
+
+@partial(jax.jit, static_argnums=0)
+def _prepare(prepare: Callable, x: jax.Array) -> Any:
+    return prepare(x)
+
+
+@partial(jax.jit, static_argnums=0)
+def _pair(pair: Callable, x: Any, y: Any) -> tuple[Any, Any]:
+    return pair(x, y)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _scores(
+    scores: Callable, mesh: Mesh, lefts: tuple[Any, ...], right: Any, orders: jax.Array
+) -> jax.Array:
+    """Scores `[orders, lefts]`, the orders spread over the devices."""
+
+    def some(lefts, right, orders):
+        return lax.map(lambda order: scores(lefts, right, order, _inverse(order)), orders)
+
+    here, everywhere = PartitionSpec("order"), PartitionSpec()
+    return jax.shard_map(
+        some, mesh=mesh, in_specs=(everywhere, everywhere, here), out_specs=here, check_vma=False
+    )(lefts, right, orders)
+
+
+def _batches(items: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(items), _TOGETHER):
+        yield items[start : start + _TOGETHER]
