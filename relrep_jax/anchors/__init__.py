@@ -9,10 +9,12 @@ Most choices are indices of training samples, `[m]` int32, all different:
 """
 
 from relrep_jax.anchors._checks import check_num_anchors
+from relrep_jax.anchors.farthest import farthest_point
 from relrep_jax.anchors.sampling import stratified, top_frequency, uniform
 
 __all__ = [
     "check_num_anchors",
+    "farthest_point",
     "stratified",
     "top_frequency",
     "uniform",
