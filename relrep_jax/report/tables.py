@@ -32,6 +32,8 @@ __all__ = [
     "read_stitching_csv",
     "summarize",
     "terminal_table",
+    "write_csv",
+    "write_json",
     "write_stitching_csv",
     "write_stitching_json",
     "write_summary_csv",
@@ -286,6 +288,38 @@ def _json_text(rows: list[dict[str, Any]]) -> str:
     return json.dumps(cleaned, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def write_csv(
+    path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> Path:
+    """Writes rows as CSV in one step; floats read back as the same floats.
+
+    Args:
+        path: where the file goes; it is replaced in one step.
+        columns: the header.
+        rows: one value for each column.
+
+    Returns:
+        The path.
+    """
+    return atomic_write_text(path, _csv_text(columns, rows))
+
+
+def write_json(
+    path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> Path:
+    """Writes rows as a JSON list of objects in one step; what is not finite is `null`.
+
+    Args:
+        path: where the file goes; it is replaced in one step.
+        columns: the keys.
+        rows: one value for each column.
+
+    Returns:
+        The path.
+    """
+    return atomic_write_text(path, _json_text([dict(zip(columns, r, strict=True)) for r in rows]))
+
+
 def _check_distinct(items: Sequence[Grid] | Sequence[Summary]) -> None:
     seen: set[tuple[str, str]] = set()
     for item in items:
@@ -324,7 +358,7 @@ def write_stitching_csv(path: str | os.PathLike[str], grids: Sequence[Grid]) -> 
     Raises:
         ValueError: if two grids have the same representation and metric.
     """
-    return atomic_write_text(path, _csv_text(STITCHING_COLUMNS, _stitching_rows(grids)))
+    return write_csv(path, STITCHING_COLUMNS, _stitching_rows(grids))
 
 
 def write_stitching_json(path: str | os.PathLike[str], grids: Sequence[Grid]) -> Path:
@@ -340,8 +374,7 @@ def write_stitching_json(path: str | os.PathLike[str], grids: Sequence[Grid]) ->
     Raises:
         ValueError: if two grids have the same representation and metric.
     """
-    rows = [dict(zip(STITCHING_COLUMNS, row, strict=True)) for row in _stitching_rows(grids)]
-    return atomic_write_text(path, _json_text(rows))
+    return write_json(path, STITCHING_COLUMNS, _stitching_rows(grids))
 
 
 def read_stitching_csv(path: str | os.PathLike[str]) -> list[Grid]:
@@ -394,7 +427,7 @@ def write_summary_csv(path: str | os.PathLike[str], summaries: Sequence[Summary]
     """
     _check_distinct(summaries)
     rows = [[getattr(summary, column) for column in SUMMARY_COLUMNS] for summary in summaries]
-    return atomic_write_text(path, _csv_text(SUMMARY_COLUMNS, rows))
+    return write_csv(path, SUMMARY_COLUMNS, rows)
 
 
 def write_summary_json(path: str | os.PathLike[str], summaries: Sequence[Summary]) -> Path:

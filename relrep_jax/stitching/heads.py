@@ -1,7 +1,8 @@
-"""Classifier heads on frozen spaces: `fit(key, space, labels, num_classes)`, `apply(params, space)`.
+"""Classifier heads on frozen spaces.
 
-A head reads a space `[n, r]`, or a product `[s, n, m]` if it has an aggregation. Its parameters
-are a pytree; fitting is pure, so that `jit`, `vmap` and `lax.map` train many heads in one program.
+`fit(key, space, labels, num_classes) -> params`, `apply(params, space) -> logits`. A head reads a
+space `[n, r]` or, through an aggregation, a product `[s, n, m]`. Its parameters are a pytree, and
+fitting is pure, so that `jit`, `vmap` and `lax.map` train many heads in one program.
 """
 
 from collections.abc import Callable
@@ -133,15 +134,19 @@ def _instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=0) + epsilon)
 
 
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
 class _MLP(nnx.Module):
     """LayerNorm, then Linear, activation and instance normalisation in turn, then Linear."""
 
     def __init__(self, shape, hidden, num_classes, activation, last, aggregation, *, rngs):
-        self.aggregate = None
-        width = shape[-1]
         if len(shape) == 3:
             self.aggregate = _aggregation.get(aggregation)(shape[0], shape[2], rngs=rngs)
             width = self.aggregate.out_features
+        else:
+            self.aggregate, width = _identity, shape[-1]
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
         widths = (width, *(h or width for h in hidden))
         self.layers = nnx.List(
@@ -152,7 +157,7 @@ class _MLP(nnx.Module):
         self.last = last
 
     def __call__(self, space: jax.Array) -> jax.Array:
-        x = self.norm(space if self.aggregate is None else self.aggregate(space))
+        x = self.norm(self.aggregate(space))
         for layer in self.layers:
             x = _instance_norm(self.activation(layer(x)))
         return self.last(self.out(x))
@@ -230,7 +235,7 @@ def mlp(
 
     Reference: Moschella et al. 2023 (arXiv 2209.15430), section 5.2, CIFAR-100.
     """
-    return _mlp((None,), jnp.tanh, lambda x: x, learning_rate, epochs, batch_size, aggregation)
+    return _mlp((None,), jnp.tanh, _identity, learning_rate, epochs, batch_size, aggregation)
 
 
 def deep_mlp(
