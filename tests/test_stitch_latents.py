@@ -1,0 +1,290 @@
+"""Stitching the latents of any encoders: heads, scores, representations, the whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.preprocessing import StandardScaler
+
+import relrep_jax as rr
+from relrep_jax.stitching import HEADS, REPRESENTATIONS, heads, representations, scores
+
+SEED = np.random.default_rng(0)
+
+
+def problem(n=300, widths=(12, 12, 20), classes=3, seed=0):
+    """Encoders that see one clustered cause through maps with orthonormal columns."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    cause = 2.5 * rng.standard_normal((classes, 8))[labels] + rng.standard_normal((n, 8))
+    spaces = {}
+    for i, d in enumerate(widths):
+        frame, _ = np.linalg.qr(rng.standard_normal((d, 8)))
+        noise = 0.1 * rng.standard_normal((n, d))
+        spaces[f"encoder{i}"] = ((i + 1.0) * (cause @ frame.T + noise) + i).astype(np.float32)
+    split = np.where(np.arange(n) < 2 * n // 3, 0, 2)
+    return spaces, labels, split
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0])
+def test_logistic_regression_is_that_of_scikit_learn(C):
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((150, 20)) * rng.uniform(0.1, 30, 20) + 5).astype(np.float32)
+    x[:, 3] = 7.0  # a constant feature
+    labels = rng.integers(0, 4, 150)
+    scaled = StandardScaler().fit_transform(x.astype(np.float64))
+    theirs = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(scaled, labels)
+    head = heads.logistic_regression(C)
+    params = jax.jit(lambda x, y: head.fit(jax.random.key(0), x, y, 4))(x, labels)
+    np.testing.assert_allclose(params["kernel"].T, theirs.coef_, atol=2e-3)
+    logits = head.apply(params, x)
+    ours = jax.nn.softmax(logits)
+    np.testing.assert_allclose(ours, theirs.predict_proba(scaled), atol=2e-3)
+
+
+def test_heads_of_many_spaces_are_a_vmap():
+    x = jax.random.normal(jax.random.key(0), (3, 60, 5))
+    labels = jnp.arange(60) % 3
+    head = heads.logistic_regression(0.1)
+    key = jax.random.key(0)
+    many = jax.vmap(lambda one: head.fit(key, one, labels, 3))(x)
+    one = head.fit(key, x[1], labels, 3)
+    np.testing.assert_allclose(many["kernel"][1], one["kernel"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mlp", "deep_mlp"])
+def test_mlp_heads_learn_what_a_line_cannot(name):
+    x = jax.random.uniform(jax.random.key(0), (512, 6), minval=-1.0)
+    labels = (x[:, 0] * x[:, 1] > 0).astype(int)
+    x = x @ jax.random.normal(jax.random.key(2), (6, 48))
+    head = HEADS[name](learning_rate=3e-3, epochs=40)
+    params = jax.jit(lambda x, y: head.fit(jax.random.key(1), x, y, 2))(x, labels)
+    predicted = jnp.argmax(head.apply(params, x), axis=-1)
+    assert float(jnp.mean(predicted == labels)) > 0.9
+
+
+def test_an_mlp_head_depends_on_its_key_and_on_nothing_else():
+    x, labels = jax.random.normal(jax.random.key(0), (64, 4)), jnp.arange(64) % 2
+    head = heads.mlp(epochs=1)
+    fit = jax.jit(lambda key: head.apply(head.fit(key, x, labels, 2), x))
+    a, b, c = fit(jax.random.key(0)), fit(jax.random.key(0)), fit(jax.random.key(1))
+    np.testing.assert_array_equal(a, b)
+    assert float(jnp.abs(a - c).max()) > 1e-3
+
+
+@pytest.mark.parametrize("aggregation", ["concatenation", "mlp_sum", "self_attention"])
+def test_products_reach_mlp_heads_through_their_aggregation(aggregation):
+    product = jax.random.normal(jax.random.key(0), (2, 96, 8))
+    labels = (product[0, :, 0] + product[1, :, 1] > 0).astype(int)
+    head = heads.mlp(learning_rate=1e-2, epochs=30, aggregation=aggregation)
+    params = jax.jit(lambda x, y: head.fit(jax.random.key(1), x, y, 2))(product, labels)
+    assert float(jnp.mean(jnp.argmax(head.apply(params, product), -1) == labels)) > 0.9
+
+
+@pytest.mark.parametrize("aggregation, width", [("concatenation", 16), ("sum", 8)])
+def test_products_reach_logistic_regression_without_parameters(aggregation, width):
+    product = jax.random.normal(jax.random.key(0), (2, 40, 8))
+    head = heads.logistic_regression(aggregation=aggregation)
+    params = head.fit(jax.random.key(0), product, jnp.arange(40) % 2, 2)
+    assert params["kernel"].shape == (width, 2)
+    # Every space is normalised: its scale does not matter.
+    scaled = product * jnp.array([5.0, 0.1])[:, None, None] + 3.0
+    again = head.fit(jax.random.key(0), scaled, jnp.arange(40) % 2, 2)
+    np.testing.assert_allclose(params["kernel"], again["kernel"], atol=1e-4)
+
+
+def test_scores_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    for classes in (2, 5):
+        labels, predicted = rng.integers(0, classes, 50), rng.integers(0, classes, 50)
+        labels[labels == 1] = 0  # a class that is predicted but not there
+        ours = scores.f1_weighted(jnp.asarray(predicted), jnp.asarray(labels), classes + 1)
+        theirs = f1_score(labels, predicted, average="weighted", zero_division=0)
+        assert float(ours) == pytest.approx(theirs, abs=1e-6)
+        ours = scores.accuracy(jnp.asarray(predicted), jnp.asarray(labels), classes)
+        assert float(ours) == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
+
+
+def numpy_centred_cosine(x, anchors):
+    x, anchors = x - anchors.mean(axis=0), anchors - anchors.mean(axis=0)
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, anchors)]
+    return unit[0] @ unit[1].T
+
+
+def test_the_grid_is_what_scikit_learn_gives():
+    spaces, labels, split = problem(classes=4)
+    sets = np.array([np.arange(40), np.arange(50, 90)])
+    result = rr.stitch_latents(spaces, labels, split, "centred_cosine", seeds=1, anchor_sets=sets)
+    train, test = split == 0, split == 2
+    for run, rows in enumerate(sets):
+        projected = [
+            numpy_centred_cosine(x.astype(float), x[rows].astype(float)) for x in spaces.values()
+        ]
+        for j, own in enumerate(projected):
+            scaler = StandardScaler().fit(own[train])
+            head = LogisticRegression(C=0.01, tol=1e-8, max_iter=5000)
+            head.fit(scaler.transform(own[train]), labels[train])
+            for i, fed in enumerate(projected):
+                predicted = head.predict(scaler.transform(fed[test]))
+                assert result.accuracy[run, i, j] == pytest.approx(
+                    accuracy_score(labels[test], predicted), abs=0.021
+                )
+                assert result.f1_weighted[run, i, j] == pytest.approx(
+                    f1_score(labels[test], predicted, average="weighted"), abs=0.021
+                )
+
+
+@pytest.mark.parametrize("name", sorted(set(REPRESENTATIONS) - {"absolute", "linear", "affine"}))
+def test_every_representation_stitches_what_differs_by_a_rigid_map(name):
+    spaces, labels, split = problem(seed=3)
+    result = rr.stitch_latents(spaces, labels, split, name, seeds=2, parallel_samples=60)
+    assert result.accuracy.shape == result.f1_weighted.shape == (2, 3, 3)
+    assert result.non_stitched().mean() > 0.9
+    # Distances keep the scale and cosines without centring the offset that these spaces differ by.
+    floor = 0.3 if name in ("euclidean", "manhattan", "chebyshev", "cosine") else 0.85
+    assert result.stitched().mean() > floor
+    assert result.parallel_samples == 60
+
+
+def test_absolute_latents_cross_where_widths_agree():
+    spaces, labels, split = problem()
+    result = rr.stitch_latents(spaces, labels, split, "absolute", seeds=1, parallel_samples=9)
+    undefined = np.isnan(result.accuracy[0])
+    np.testing.assert_array_equal(undefined, [[0, 0, 1], [0, 0, 1], [1, 1, 0]])
+    assert result.stitched().shape == (1, 2)
+    assert result.stitched().mean() < result.non_stitched().mean() - 0.2
+
+
+def test_every_seed_meets_every_anchor_set():
+    spaces, labels, split = problem(n=120)
+    sets = np.stack([np.arange(20), np.arange(20, 40)])
+    head = heads.mlp(epochs=1)
+    result = rr.stitch_latents(spaces, labels, split, head=head, seeds=[3, 7], anchor_sets=sets)
+    np.testing.assert_array_equal(result.seeds, [3, 3, 7, 7])
+    np.testing.assert_array_equal(result.anchor_sets, np.concatenate([sets, sets]))
+    alone = rr.stitch_latents(spaces, labels, split, head=head, seeds=[7], anchor_sets=sets[1:])
+    np.testing.assert_array_equal(result.accuracy[3], alone.accuracy[0])
+
+
+def test_runs_that_cannot_differ_are_the_same():
+    spaces, labels, split = problem(n=90)
+    result = rr.stitch_latents(spaces, labels, split, seeds=3, parallel_samples=None)
+    assert result.parallel_samples == (split == 0).sum()
+    assert result.accuracy.shape == (3, 3, 3)
+    np.testing.assert_array_equal(result.accuracy[0], result.accuracy[2])
+
+
+def test_correspondences_need_not_be_equal_rows():
+    spaces, labels, split = problem(n=150)
+    rng = np.random.default_rng(0)
+    train = np.flatnonzero(split == 0)
+    shuffled, places = {}, []
+    for name, x in spaces.items():
+        order = np.arange(len(x))
+        order[train] = rng.permutation(train)
+        shuffled[name] = x[order]
+        places.append(np.argsort(order)[:40])
+    with_rows = rr.stitch_latents(
+        {"a": spaces["encoder0"], "b": spaces["encoder2"]},
+        labels,
+        split,
+        "orthogonal",
+        seeds=1,
+        anchor_sets=np.arange(40)[None],
+    )
+    # The same samples in other rows; labels of training rows would not fit: test rows are enough.
+    views = representations.get("orthogonal").view(
+        jax.random.key(0),
+        [jnp.asarray(shuffled["encoder0"]), jnp.asarray(shuffled["encoder2"])],
+        jnp.asarray([places[0], places[2]]),
+        jnp.asarray(train),
+    )
+    plain = representations.get("orthogonal").view(
+        jax.random.key(0),
+        [jnp.asarray(spaces["encoder0"]), jnp.asarray(spaces["encoder2"])],
+        jnp.tile(jnp.arange(40), (2, 1)),
+        jnp.asarray(train),
+    )
+    test = split == 2
+    np.testing.assert_allclose(views.crossed(0, 1)[test], plain.crossed(0, 1)[test], atol=1e-3)
+    assert with_rows.accuracy.shape == (1, 2, 2)
+
+
+def test_test_rows_and_dev_rows_do_not_influence_the_heads():
+    spaces, labels, split = problem(n=120)
+    split[:10] = 1
+    changed = {name: x.copy() for name, x in spaces.items()}
+    for x in changed.values():
+        x[split != 0] += 100.0
+    args = {"seeds": 1, "anchor_sets": np.arange(20, 60)[None]}
+    for name in ("centred_cosine", "whitened_inner", "matched_consensus"):
+        a = rr.stitch_latents(spaces, labels, split, name, **args)
+        b = rr.stitch_latents(changed, labels, split, name, **args)
+        jax.tree.map(lambda u, v: np.testing.assert_array_equal(u, v), a.heads, b.heads)
+
+
+def test_labels_may_be_any_integers():
+    spaces, labels, split = problem(n=90)
+    a = rr.stitch_latents(spaces, labels, split, seeds=1, parallel_samples=20)
+    b = rr.stitch_latents(spaces, labels * 10 - 5, split, seeds=1, parallel_samples=20)
+    np.testing.assert_array_equal(a.accuracy, b.accuracy)
+    np.testing.assert_array_equal(b.classes, [-5, 5, 15])
+
+
+def test_half_precision_latents():
+    spaces, labels, split = problem(n=90)
+    half = {name: x.astype(np.float16) for name, x in spaces.items()}
+    result = rr.stitch_latents(half, labels, split, "ridge", seeds=1, parallel_samples=30)
+    assert result.stitched().mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"spaces": {"a": np.ones((90, 3))}}, "at least two encoders"),
+        ({"spaces": {"a": np.ones((90, 3)), "b": np.ones((89, 3))}}, "row counts are a: 90, b: 89"),
+        ({"spaces": {"a": np.ones((90, 3)), "b": np.full((90, 3), np.nan)}}, "'b'.* NaN"),
+        ({"labels": np.zeros(90)}, "labels must be integers"),
+        ({"labels": np.zeros(90, int)}, "nothing can be learned"),
+        ({"labels": np.zeros(89, int)}, "row counts"),
+        ({"split": np.full(90, 2)}, "no training rows"),
+        ({"split": np.zeros(90, int)}, "no test rows"),
+        ({"split": np.full(90, 3)}, "split must be 0"),
+        ({"labels": np.r_[np.arange(60) % 3, np.arange(30) % 4]}, r"classes \[3\]"),
+        ({"representation": "cosinus"}, "Unknown representation"),
+        ({"head": "forest"}, "Unknown head"),
+        ({"seeds": 0}, "At least one seed"),
+        ({"parallel_samples": 61}, "only 60 samples"),
+        ({"parallel_samples": 0}, "at least 1"),
+        ({"anchor_sets": np.array([[0, 90]])}, "0 .. 89"),
+        ({"anchor_sets": np.array([0, 1])}, "shape"),
+        ({"anchor_sets": np.zeros((1, 2, 5), int)}, "rows of 2 encoders"),
+    ],
+)
+def test_bad_input(change, message):
+    spaces, labels, split = problem(n=90)
+    arguments = {"spaces": spaces, "labels": labels, "split": split, **change}
+    with pytest.raises(ValueError, match=message):
+        rr.stitch_latents(**arguments)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: heads.logistic_regression(0.0), "C must be positive"),
+        (lambda: heads.logistic_regression(aggregation="mlp_sum"), "is learned"),
+        (lambda: heads.logistic_regression(aggregation="median"), "Unknown aggregation"),
+        (lambda: heads.mlp(aggregation="median"), "Unknown aggregation"),
+        (lambda: heads.mlp(epochs=0), "epochs"),
+        (lambda: representations.relative("cosinus"), "Unknown similarity"),
+        (lambda: representations.translated("rigid"), "Unknown translation"),
+        (lambda: representations.ridge(-1.0), "negative"),
+        (lambda: representations.consensus(0.0), "positive"),
+        (lambda: representations.prototypes(0), "at least 1"),
+    ],
+)
+def test_bad_options(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
