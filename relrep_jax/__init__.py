@@ -9,20 +9,24 @@
 (4, 1000, 100)
 """
 
-from relrep_jax import (
-    aggregation,
-    anchors,
-    consensus,
-    measures,
-    models,
-    similarities,
-    transforms,
-    translation,
-)
-from relrep_jax.checks import validate_latents
-from relrep_jax.measures import permutation_test
-from relrep_jax.projection import product_projection, relative_projection
-from relrep_jax.stitching import stitch_latents, stitching_column, stitching_grid
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relrep_jax import (
+        aggregation,
+        anchors,
+        consensus,
+        measures,
+        models,
+        similarities,
+        transforms,
+        translation,
+    )
+    from relrep_jax.checks import validate_latents
+    from relrep_jax.measures import permutation_test
+    from relrep_jax.projection import product_projection, relative_projection
+    from relrep_jax.stitching import stitch_latents, stitching_column, stitching_grid
 
 __version__ = "0.1.0"
 
@@ -43,3 +47,39 @@ __all__ = [
     "translation",
     "validate_latents",
 ]
+
+_MODULES = (
+    "aggregation",
+    "anchors",
+    "checks",
+    "consensus",
+    "measures",
+    "models",
+    "projection",
+    "similarities",
+    "stitching",
+    "transforms",
+    "translation",
+)
+_HOMES = {
+    "permutation_test": "measures",
+    "product_projection": "projection",
+    "relative_projection": "projection",
+    "stitch_latents": "stitching",
+    "stitching_column": "stitching",
+    "stitching_grid": "stitching",
+    "validate_latents": "checks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What the package offers, loaded on first use, so that `relrep --help` waits for nothing."""
+    if name in _MODULES:
+        return import_module(f"relrep_jax.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"relrep_jax.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *__all__})

@@ -56,13 +56,25 @@ def test_lookup_names_the_nearest_and_lists_the_known():
         checks.lookup("similarity", "zzz", known)
 
 
+def test_the_package_offers_what_it_names_on_first_use():
+    import relrep_jax as rr
+
+    for name in rr.__all__:
+        assert getattr(rr, name) is not None
+        assert name in dir(rr)
+    assert rr.permutation_test is rr.measures.permutation_test
+    with pytest.raises(AttributeError, match="has no attribute 'permutation_tset'"):
+        _ = rr.permutation_tset
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = (
-        "import sys, relrep_jax; "
-        "print([m for m in ('tensorflow_datasets', 'tensorflow', 'matplotlib', 'orbax', 'torch', "
+        "import sys, relrep_jax as rr; before = 'jax' in sys.modules; [getattr(rr, n) for n in "
+        "rr.__all__]; print(before, [m for m in ('tensorflow_datasets', 'tensorflow', 'orbax', 'torch', "
+        "'matplotlib', "
         "'sklearn', 'scipy.stats', 'tensorboardX', 'ml_collections') if m in sys.modules])"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert loaded.stdout.strip() == "[]"
+    assert loaded.stdout.strip() == "False []"
