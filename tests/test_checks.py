@@ -69,9 +69,9 @@ def test_the_package_offers_what_it_names_on_first_use():
 
 def test_importing_the_package_loads_nothing_heavy():
     code = (
-        "import sys, relrep_jax as rr; before = 'jax' in sys.modules; [getattr(rr, n) for n in "
-        "rr.__all__]; print(before, [m for m in ('tensorflow_datasets', 'tensorflow', 'orbax', 'torch', "
-        "'matplotlib', "
+        "import sys, relrep_jax as rr; before = 'jax' in sys.modules; "
+        "[getattr(rr, name) for name in rr.__all__]; print(before, [m for m in ("
+        "'tensorflow_datasets', 'tensorflow', 'matplotlib', 'orbax', 'torch', "
         "'sklearn', 'scipy.stats', 'tensorboardX', 'ml_collections') if m in sys.modules])"
     )
     loaded = subprocess.run(
