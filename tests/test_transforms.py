@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler, normalize
 
 from relrep_jax import transforms
@@ -12,6 +13,17 @@ from relrep_jax import transforms
 
 def latents(n=40, d=6, offset=3.0, seed=0):
     return np.random.default_rng(seed).normal(offset, 2.0, (n, d)).astype(np.float32)
+
+
+def white(kind):
+    def reference(x, y):
+        values, vectors = np.linalg.eigh(LedoitWolf().fit(x).covariance_)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(len(values))])
+        matrix = vectors / np.sqrt(values)
+        return (y - x.mean(axis=0)) @ (matrix if kind == "pca" else matrix @ vectors.T)
+
+    return reference
 
 
 REFERENCES = {
@@ -22,7 +34,11 @@ REFERENCES = {
     "layer_normalization": lambda x, y: (
         (y - y.mean(axis=1, keepdims=True)) / y.std(axis=1, keepdims=True)
     ),
+    "whitening": white("zca"),
+    "pca_whitening": white("pca"),
+    "robust": lambda x, y: normalize(StandardScaler().fit(x).transform(y)),
 }
+INVERTIBLE = ["identity", "centering", "standard_scaling", "whitening", "pca_whitening"]
 
 
 class AgreementTest(chex.TestCase):
@@ -37,14 +53,14 @@ class AgreementTest(chex.TestCase):
             np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["identity", "centering", "standard_scaling"])
+@pytest.mark.parametrize("name", INVERTIBLE)
 def test_invert_undoes_apply(name):
     x, y = latents(), latents(seed=1)
     fitted = transforms.fit(name, x)
     np.testing.assert_allclose(fitted.invert(fitted(y)), y, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["l2_normalization", "layer_normalization"])
+@pytest.mark.parametrize("name", sorted(set(REFERENCES) - set(INVERTIBLE)))
 def test_what_loses_information_says_that_it_cannot_be_inverted(name):
     with pytest.raises(ValueError, match="cannot be inverted"):
         transforms.fit(name, latents()).invert(latents())
@@ -109,3 +125,106 @@ def test_unknown_names_list_the_known_ones():
         transforms.get("centring")
     with pytest.raises(ValueError, match=r"\[n, d\]"):
         transforms.centering.fit(np.zeros(3))
+
+
+def anisotropic(n=300, d=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, d)) @ (rng.normal(size=(d, d)) * 1.5 ** -np.arange(d)) + 5).astype(
+        np.float32
+    )
+
+
+@pytest.mark.parametrize("kind", ["zca", "pca"])
+def test_whitening_leaves_no_correlations(kind):
+    x = anisotropic()
+    result = transforms.fit(transforms.whitening_by(kind, shrinkage=0.0), x)(x)
+    np.testing.assert_allclose(np.cov(result.T, bias=True), np.eye(8), atol=2e-2)
+
+
+def test_zca_changes_latents_least_and_pca_sorts_by_variance():
+    x = anisotropic()
+    zca, pca = (
+        transforms.whitening_by(kind, shrinkage=0.0).fit(jnp.asarray(x)) for kind in ("zca", "pca")
+    )
+    np.testing.assert_allclose(zca[1], zca[1].T, atol=1e-4 * np.abs(zca[1]).max())
+    lengths = np.linalg.norm(pca[2], axis=1)
+    assert (np.diff(lengths) < 0).all()
+    np.testing.assert_allclose(
+        lengths**2, np.linalg.eigvalsh(np.cov(x.T.astype(float), bias=True))[::-1], rtol=1e-2
+    )
+
+
+@pytest.mark.parametrize("kind", ["zca", "pca"])
+@pytest.mark.parametrize("shape", [(6, 20), (40, 20)])
+def test_singular_covariances_are_whitened_in_their_span(kind, shape):
+    n, d = shape
+    x = latents(n, d)
+    if n > d:
+        x[:, 3:] = x[:, :3] @ np.random.default_rng(2).normal(size=(3, d - 3)).astype(np.float32)
+    rank = min(n - 1, 3 if n > d else d)
+    fitted = transforms.fit(transforms.whitening_by(kind, shrinkage=0.0), x)
+    result = np.asarray(fitted(x))
+    values = np.linalg.svd(result, compute_uv=False) ** 2 / n
+    np.testing.assert_allclose(values[:rank], 1, rtol=1e-2)
+    np.testing.assert_allclose(values[rank:], 0, atol=1e-4)
+    np.testing.assert_allclose(fitted.invert(result), x, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["zca", "pca"])
+def test_whitening_has_the_derivative_of_finite_differences(kind):
+    x = jnp.asarray(anisotropic(40, 4))
+    transform = transforms.whitening_by(kind, shrinkage=0.1)
+    weights = jnp.asarray(latents(40, 4, seed=3))
+
+    def total(x):
+        return jnp.sum(weights * transform.apply(transform.fit(x), x))
+
+    direction = jnp.asarray(latents(40, 4, offset=0, seed=4))
+    _, slope = jax.jvp(total, (x,), (direction,))
+    step = 1e-2
+    expected = (total(x + step * direction) - total(x - step * direction)) / (2 * step)
+    np.testing.assert_allclose(slope, expected, rtol=3e-2)
+
+
+def test_cosine_after_whitening_is_blind_to_affine_maps():
+    x = latents(500, 5)
+    matrix = np.random.default_rng(1).normal(size=(5, 5)).astype(np.float32)
+    spaces = []
+    for z in (x, x @ matrix + 7):
+        white = np.asarray(transforms.fit(transforms.whitening_by(shrinkage=0.0), z)(z))
+        white = white / np.linalg.norm(white, axis=1, keepdims=True)
+        spaces.append(white @ white[:10].T)
+    np.testing.assert_allclose(*spaces, atol=1e-2)
+
+
+def test_whitening_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="Unknown kind of whitening 'zcaa'.*'zca'"):
+        transforms.whitening_by("zcaa")
+    with pytest.raises(ValueError, match="shrinkage must lie in"):
+        transforms.whitening_by(shrinkage=2.0).fit(latents())
+
+
+def test_robust_makes_the_inner_product_blind_to_scalings_of_features():
+    x = latents()
+    scale = np.array([0.1, 3, 1, 20, 5, 0.5], np.float32)
+    first, second = (np.asarray(transforms.fit("robust", z)(z)) for z in (x, x * scale + 2))
+    np.testing.assert_allclose(first @ first.T, second @ second.T, atol=1e-5)
+
+
+def test_zero_padding_pads_cuts_and_goes_through_jit_and_vmap():
+    x = latents(d=3)
+    padding = transforms.zero_padding(5)
+    fitted = jax.jit(lambda x: transforms.fit(padding, x))(x)
+    padded = jax.jit(lambda fitted, x: fitted(x))(fitted, x)
+    np.testing.assert_array_equal(padded, np.pad(x, [(0, 0), (0, 2)]))
+    np.testing.assert_array_equal(fitted.invert(padded), x)
+    many = jax.vmap(lambda x: padding.apply(padding.fit(x), x))(jnp.stack([x, x]))
+    assert many.shape == (2, 40, 5)
+    assert transforms.zero_padding(3).apply(padding.fit(x), x).shape == (40, 3)
+
+
+def test_zero_padding_refuses_wider_latents():
+    with pytest.raises(ValueError, match=r"\(40, 6\) are wider than the 4 features"):
+        transforms.zero_padding(4).fit(latents())
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        transforms.zero_padding(0)

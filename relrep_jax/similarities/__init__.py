@@ -437,6 +437,23 @@ def pullback_geodesic(
     return lax.map(lengths, x).astype(dtype)
 
 
+def shrunk_covariance(centred: Array, shrinkage: float | str) -> tuple[Array, Array]:
+    """`(1 - s) S + s tr(S) / d I` of centred latents `[n, d]` over a power of two, and that."""
+    if isinstance(shrinkage, str):
+        checks.lookup("shrinkage", shrinkage, {"ledoit_wolf": None})
+    elif isinstance(shrinkage, int | float) and not 0 <= shrinkage <= 1:
+        raise ValueError(f"shrinkage must lie in [0, 1], got {shrinkage!r}.")
+    n, d = centred.shape
+    scale = pairwise.power_of_two(centred)
+    x = centred / scale
+    covariance = _matmul(x.T, x) / n
+    sphere = jnp.trace(covariance) / d
+    if shrinkage == "ledoit_wolf":
+        shrinkage = _ledoit_wolf(x, covariance)
+    shrunk = (1 - shrinkage) * covariance + shrinkage * sphere * jnp.eye(d, dtype=x.dtype)
+    return shrunk, scale
+
+
 def covariance_statistics(
     latents: ArrayLike, shrinkage: float | str = "ledoit_wolf"
 ) -> tuple[Array, Array]:
@@ -468,20 +485,10 @@ def covariance_statistics(
     [1. 1.] [1.3333334 4.       ]
     """
     checks.check_matrix("latents", latents)
-    if isinstance(shrinkage, str):
-        checks.lookup("shrinkage", shrinkage, {"ledoit_wolf": None})
-    elif isinstance(shrinkage, int | float) and not 0 <= shrinkage <= 1:
-        raise ValueError(f"shrinkage must lie in [0, 1], got {shrinkage!r}.")
     x = _accumulate(jnp.asarray(latents))
     d = x.shape[1]
     mean = jnp.mean(x, axis=0)
-    scale = pairwise.power_of_two(x - mean)
-    x = (x - mean) / scale
-    covariance = _matmul(x.T, x) / x.shape[0]
-    sphere = jnp.trace(covariance) / d
-    if shrinkage == "ledoit_wolf":
-        shrinkage = _ledoit_wolf(x, covariance)
-    covariance = (1 - shrinkage) * covariance + shrinkage * sphere * jnp.eye(d, dtype=x.dtype)
+    covariance, scale = shrunk_covariance(x - mean, shrinkage)
     cutoff = d * float(jnp.finfo(x.dtype).eps)
     precision = jnp.linalg.pinv(covariance, rtol=cutoff, hermitian=True)
     precision = (precision + precision.T) / 2

@@ -1,0 +1,80 @@
+"""What a transform is: a triple of pure functions."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from relrep_jax.checks import check_matrix
+
+Params = Any
+
+
+class Transform(NamedTuple):
+    """A map of a space whose parameters are estimated from latents.
+
+    Attributes:
+        fit: `latents [n, d] -> params`, a pytree of arrays.
+        apply: `(params, x [k, d]) -> [k, d]`.
+        invert: `(params, y [k, d]) -> [k, d]`, undoes `apply`; None where that is impossible.
+    """
+
+    fit: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+    invert: Callable[[Params, jax.Array], jax.Array] | None
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["transform"])
+@dataclasses.dataclass(frozen=True)
+class FittedTransform:
+    """A transform together with its parameters: a pytree that is called like a function."""
+
+    transform: Transform
+    params: Params
+
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        return self.transform.apply(self.params, jnp.asarray(x))
+
+    def invert(self, y: ArrayLike) -> jax.Array:
+        if self.transform.invert is None:
+            raise ValueError("This transform cannot be inverted: it loses information.")
+        return self.transform.invert(self.params, jnp.asarray(y))
+
+
+def compute_dtype(x: jax.Array) -> jnp.dtype:
+    """The dtype that statistics are accumulated in: float32 at least."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def float_dtype(x: jax.Array) -> jnp.dtype:
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else compute_dtype(x)
+
+
+def accumulated(function: Callable[[Params, jax.Array], jax.Array]) -> Callable:
+    """Compute in float32 at least; return the dtype of the input."""
+
+    def wrapped(params: Params, x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)
+        return function(params, x.astype(compute_dtype(x))).astype(float_dtype(x))
+
+    return wrapped
+
+
+def fitted(function: Callable[[jax.Array], Params]) -> Callable[[ArrayLike], Params]:
+    def fit(latents: ArrayLike) -> Params:
+        check_matrix("latents", latents)
+        latents = jnp.asarray(latents)
+        return function(latents.astype(compute_dtype(latents)))
+
+    return fit
+
+
+def safe_norm(x: jax.Array) -> jax.Array:
+    """L2 norms along the last axis, `[..., d] -> [..., 1]`, with gradient zero at zero vectors."""
+    squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    is_zero = squared == 0
+    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
