@@ -1,11 +1,32 @@
-"""Where samples come from: the embedded digits, prepared tfds data sets, `.npz` files."""
+"""Where samples come from: digits, prepared tfds data sets, `.npz` files; files of latents."""
 
 from typing import Any
 
 from relrep_jax.data.base import DatasetError, ImageDataset
 from relrep_jax.data.images import load_images
+from relrep_jax.data.latents import (
+    LatentSpace,
+    load_folder,
+    load_indices,
+    load_labels,
+    load_latents,
+    load_spaces,
+    load_split,
+)
 
-__all__ = ["DatasetError", "Digits", "ImageDataset", "load_images"]
+__all__ = [
+    "DatasetError",
+    "Digits",
+    "ImageDataset",
+    "LatentSpace",
+    "load_folder",
+    "load_images",
+    "load_indices",
+    "load_labels",
+    "load_latents",
+    "load_spaces",
+    "load_split",
+]
 
 
 def __getattr__(name: str) -> Any:
