@@ -125,7 +125,7 @@ def permutation_test(
                 lambda: scores(form, *ready),
                 lambda: scores(general(function), x, y),
             )
-    return _judged(function, score, null, alpha, distance, best)
+    return judged(function, score, null, alpha, distance, best)
 
 
 def permutation_tests(
@@ -177,7 +177,7 @@ def permutation_tests(
     scores = pair_scores(measure, spaces, key, count, pairs=pairs, devices=devices, visit=visit)
     function = resolve("measure", measure, MEASURES)
     return {
-        pair: _judged(function, found[0], found[1:], alpha, distance, best)
+        pair: judged(function, found[0], found[1:], alpha, distance, best)
         for pair, found in scores.items()
     }
 
@@ -271,14 +271,15 @@ def _either(choice: jax.Array, one: Callable[[], Any], other: Callable[[], Any])
     return one() if choice else other()
 
 
-def _judged(
+def judged(
     function: Callable,
     score: Any,
     null: Any,
-    alpha: float,
-    distance: bool | None,
-    best: float | None,
+    alpha: float = 0.05,
+    distance: bool | None = None,
+    best: float | None = None,
 ) -> PermutationResult:
+    """What a score and its null `[count]` say; arguments as for `permutation_test`."""
     if distance is None:
         plain = function.func if isinstance(function, partial) else function
         distance = any(plain is MEASURES[name] for name in DISTANCES)

@@ -1,0 +1,271 @@
+"""How alike spaces are: tables and a figure of measures of pairs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from relrep_jax.report.figures import _MISSING, _SOFT, _figure, _freeze, _ink_on, _style
+from relrep_jax.report.files import atomic_write_text
+
+__all__ = [
+    "COMPARISON_COLUMNS",
+    "PairScore",
+    "comparison_figure",
+    "comparison_markdown",
+    "comparison_tables",
+    "write_comparison_csv",
+    "write_comparison_json",
+]
+
+LABELS = {
+    "linear_cka": "Linear CKA",
+    "rbf_cka": "RBF CKA",
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+    "procrustes_distance": "Procrustes distance",
+    "rsa": "RSA",
+    "mutual_knn": "Mutual kNN",
+    "cknna": "CKNNA",
+    "jaccard": "Jaccard",
+    "mrr": "MRR",
+    "mean_cosine": "Mean cosine",
+}
+
+COMPARISON_COLUMNS = (
+    "measure",
+    "first",
+    "second",
+    "score",
+    "p_value",
+    "calibrated",
+    "threshold",
+    "permutations",
+    "rows",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairScore:
+    """One measure of one pair of spaces.
+
+    Attributes:
+        measure: its name.
+        first: name of the first space.
+        second: name of the second space, whose rows were permuted.
+        score: the measure.
+        p_value: of the permutation test; None where there was none.
+        calibrated: 0 at chance level, 1 for identical spaces; None likewise.
+        threshold: the score to pass; None likewise.
+        permutations: how many there were.
+        rows: how many rows the score was computed on.
+        distance: whether a lower score means more alike.
+    """
+
+    measure: str
+    first: str
+    second: str
+    score: float
+    p_value: float | None
+    calibrated: float | None
+    threshold: float | None
+    permutations: int
+    rows: int
+    distance: bool = False
+
+
+def label_of(measure: str) -> str:
+    """What a measure is called in tables and figures."""
+    return LABELS.get(measure, measure)
+
+
+def write_comparison_csv(path: str | os.PathLike[str], scores: Sequence[PairScore]) -> Path:
+    """Writes a row for each measure and pair, with `COMPARISON_COLUMNS`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COMPARISON_COLUMNS)
+    for score in scores:
+        row = (getattr(score, column) for column in COMPARISON_COLUMNS)
+        writer.writerow("" if value is None else value for value in row)
+    return atomic_write_text(path, text.getvalue())
+
+
+def write_comparison_json(path: str | os.PathLike[str], scores: Sequence[PairScore]) -> Path:
+    """Writes the rows of the CSV file as a list of objects."""
+    rows = [{column: getattr(score, column) for column in COMPARISON_COLUMNS} for score in scores]
+    return atomic_write_text(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+def format_p(p_value: float, permutations: int) -> str:
+    """A p-value with as many decimals as so many permutations can tell."""
+    return f"{p_value:.{max(2, math.ceil(math.log10(permutations + 1)))}f}"
+
+
+def _grid(scores: Sequence[PairScore]) -> tuple[list[tuple[str, str]], list[str], dict[Any, Any]]:
+    pairs = list(dict.fromkeys((score.first, score.second) for score in scores))
+    measures = list(dict.fromkeys(score.measure for score in scores))
+    return pairs, measures, {(s.first, s.second, s.measure): s for s in scores}
+
+
+def comparison_tables(scores: Sequence[PairScore], width: int) -> list[Table]:
+    """Tables for the terminal: a row for each pair, a column for each measure.
+
+    Args:
+        scores: the rows.
+        width: of the terminal; measures that do not fit go to a further table.
+
+    Returns:
+        Tables to print with `rich`.
+    """
+    pairs, measures, found = _grid(scores)
+    left = width - max(len(name) for pair in pairs for name in pair)
+    groups: list[list[str]] = [[]]
+    for measure in measures:
+        needed = max(len(label_of(measure)), 15) + 2
+        if groups[-1] and left < needed * (1 + len(groups[-1])):
+            groups.append([])
+        groups[-1].append(measure)
+    tables = []
+    for shown in groups:
+        table = Table(box=box.HORIZONTALS, border_style="dim", pad_edge=False, padding=(0, 1))
+        table.add_column("Spaces", overflow="fold")
+        for measure in shown:
+            table.add_column(label_of(measure), justify="right", no_wrap=True)
+        for number, (first, second) in enumerate(pairs):
+            cells = [Text(f"{first}\n{second}")]
+            for measure in shown:
+                score = found.get((first, second, measure))
+                cells.append(Text("–", style="dim") if score is None else _cell(score))
+            table.add_row(*cells, end_section=number < len(pairs) - 1)
+        tables.append(table)
+    return tables
+
+
+def _cell(score: PairScore) -> Text:
+    cell = Text(f"{score.score:.3f}", style="bold")
+    if score.p_value is not None and score.calibrated is not None:
+        p = format_p(score.p_value, score.permutations)
+        cell.append(f"\n{score.calibrated:.2f}  p {p}", style="not bold dim")
+    return cell
+
+
+def comparison_markdown(scores: Sequence[PairScore]) -> str:
+    """A table in Markdown with a row for each measure and pair."""
+    lines = [
+        "| Measure | First | Second | Score | Calibrated | p-value |",
+        "| :--- | :--- | :--- | ---: | ---: | ---: |",
+    ]
+    for s in scores:
+        names = (name.replace("|", "\\|") for name in (s.first, s.second))
+        calibrated = "" if s.calibrated is None else f"{s.calibrated:.3f}"
+        p = "" if s.p_value is None else format_p(s.p_value, s.permutations)
+        cells = (label_of(s.measure), *names, f"{s.score:.4f}", calibrated, p)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def comparison_figure(
+    scores: Sequence[PairScore], names: Sequence[str], alpha: float = 0.05
+) -> Figure:
+    """Heat maps of spaces by spaces, one for each measure.
+
+    Above the diagonal stand the scores, below it the calibrated scores, with "n.s." where the
+    permutation test found no more than chance; without a test the scores stand on both sides.
+    Brighter is more alike, from 0 to 1 in all of them.
+
+    Args:
+        scores: the values.
+        names: of the spaces, in order.
+        alpha: level of significance.
+
+    Returns:
+        The figure, with one axes for each measure, then one for the colour bar.
+
+    Raises:
+        ValueError: no scores, or fewer than two names.
+    """
+    if not scores or len(names) < 2:
+        raise ValueError(
+            f"a comparison needs two spaces and a score, got {len(names)} spaces and "
+            f"{len(scores)} scores"
+        )
+    _, measures, found = _grid(scores)
+    count = len(names)
+    columns = min(len(measures), 3)
+    rows = -(-len(measures) // columns)
+    panel = float(np.clip(0.52 * count, 1.7, 3.4 if columns > 1 else 5.0))
+    longest = max(map(len, names))
+    norm, colormap = Normalize(0.0, 1.0, clip=True), matplotlib.colormaps["viridis"]
+    tested = any(score.p_value is not None for score in scores)
+
+    with _style():
+        label_room = min(2.4, 0.062 * longest)
+        figure = _figure(
+            columns * panel + label_room + 1.0,
+            rows * (panel + 0.36) + 0.72 * label_room + 0.45,
+            gap=0.05,
+            compress=True,
+        )
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes in panels.ravel()[len(measures) :]:
+            axes.set_axis_off()
+        image = None
+        for k, (axes, measure) in enumerate(zip(panels.ravel(), measures, strict=False)):
+            shown = np.full((count, count), np.nan)
+            texts: dict[tuple[int, int], str] = {}
+            for i in range(count):
+                for j in range(i + 1, count):
+                    score = found.get((names[i], names[j], measure))
+                    if score is None:
+                        continue
+                    alike = 1.0 - score.score if score.distance else score.score
+                    shown[i, j] = shown[j, i] = alike
+                    texts[i, j] = texts[j, i] = f"{score.score:.2f}"
+                    if score.p_value is not None and score.calibrated is not None:
+                        shown[j, i] = score.calibrated
+                        significant = score.p_value <= alpha
+                        texts[j, i] = f"{score.calibrated:.2f}" if significant else "n.s."
+            image = axes.imshow(np.ma.masked_invalid(shown), cmap=colormap, norm=norm)
+            axes.set_title(label_of(measure), fontweight="bold", pad=5)
+            for i in range(count):
+                axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor=_MISSING, lw=0))
+            bottom = k // columns == rows - 1
+            axes.set_xticks(range(count), names if bottom else [""] * count)
+            axes.set_yticks(range(count), names if k % columns == 0 else [""] * count)
+            for tick in axes.get_xticklabels():
+                tick.set(rotation=40, ha="right", rotation_mode="anchor")
+            axes.tick_params(length=0, pad=3)
+            axes.spines[:].set_visible(False)
+            size = float(np.clip(panel / count * 72 / 2.6, 3.5, 8.5))
+            if count <= 12:
+                for (i, j), text in texts.items():
+                    ink = _ink_on(colormap, norm, 0.0, float(shown[i, j]))
+                    axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
+        bar = figure.colorbar(
+            image, ax=panels, fraction=0.05, pad=0.02, aspect=24, shrink=0.85, label="more alike →"
+        )
+        bar.outline.set_visible(False)
+        if tested:
+            figure.supxlabel(
+                "above the diagonal: score; below: calibrated (0 chance, 1 identical)",
+                fontsize=8,
+                color=_SOFT,
+            )
+        _freeze(figure)
+    return figure
