@@ -11,13 +11,12 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float, dot
 from relrep_jax.anchors import _exact
-from relrep_jax.anchors._checks import check_num_anchors
+from relrep_jax.anchors._checks import check_indices, check_num_anchors
 from relrep_jax.checks import check_matrix, lookup
 from relrep_jax.similarities import pairwise
 
@@ -25,6 +24,8 @@ from relrep_jax.similarities import pairwise
 CANDIDATES, STEPS = 1024, 32
 # Samples whose distances are taken in twice the precision, or anew, at a time.
 CLOSE_ROWS, MEND_ROWS = 8, 128
+# More close samples than this count as equally far.
+CLOSE_LIMIT = 1024
 # Rows that are scaled to length 1 at a time.
 NORMALISED_ROWS = 256
 # Intervals from the matrix product that are wider than this multiple of those from differences
@@ -63,9 +64,10 @@ def farthest_point(
 
     `a_1 = start` and `a_(j+1) = argmax_i min_(k <= j) |x_i - x_(a_k)|`; of equally far samples the
     first. The indices are those of the same choice in float64 wherever squared distances to the
-    nearest anchor differ by more than one part in `2^44` (float32 input and below), be the data
-    far from the origin or full of duplicates. Where thousands of samples are so close to equally
-    far that float32 cannot tell them apart, though they are not equally far, this takes long.
+    nearest anchor differ by more than one part in `2^44` (of float32 input and below), be the data
+    far from the origin or full of duplicates. The one exception: where more than 1024 samples are
+    farthest up to the rounding of float32, as are sparse ones that are orthogonal to all anchors,
+    they count as equally far.
 
     Args:
         x: latents `[n, d]`.
@@ -101,21 +103,12 @@ def farthest_point(
 
 
 def _check_start(start: ArrayLike, n: int) -> Array:
-    if not isinstance(start, jax.core.Tracer):
-        start = np.asarray(start)
-        if start.dtype.kind not in "iu" or start.ndim > 1 or start.size == 0:
-            raise ValueError(
-                "start must be an index or a vector [s] of indices, got shape "
-                f"{start.shape} and dtype {start.dtype}."
-            )
-        if start.min() < 0 or start.max() >= n:
-            raise ValueError(f"start must lie in [0, {n}) for {n} samples, got {start.tolist()}.")
-    start = jnp.asarray(start)
-    if not jnp.issubdtype(start.dtype, jnp.integer) or start.ndim > 1:
+    if jnp.ndim(start) > 1 or jnp.size(start) == 0:
         raise ValueError(
-            f"start must be an index or a vector [s] of indices, got shape {start.shape} and "
-            f"dtype {start.dtype}."
+            f"start must be an index or a vector [s] of indices, got shape {jnp.shape(start)}."
         )
+    check_indices("start", start, n, "samples")
+    start = jnp.asarray(start)
     return start.astype(jnp.int32)
 
 
@@ -285,7 +278,8 @@ def _decide(
     best_lower = jnp.max(lower)
     close = (upper >= best_lower) & (upper >= 0)
     # Without a doubt, also where all are equally far to the last bit.
-    unsure = (jnp.sum(close) > 1) & jnp.any(close & (lower < upper))
+    count_close = jnp.sum(close)
+    unsure = (count_close > 1) & (count_close <= CLOSE_LIMIT) & jnp.any(close & (lower < upper))
     # Anything that is not a number is at the end of the queue.
     queue = jnp.where(upper < 0, -jnp.inf, jnp.nan_to_num(upper, nan=-0.5))
     sure = jnp.argmax(close) + jnp.where(jnp.any(close), 0, jnp.argmax(queue))
@@ -297,11 +291,8 @@ def _decide(
         samples = rows if candidates is None else candidates.at[rows].get(mode="clip")
         value = _nearest(space, samples, chosen, count, metric)
         value = tuple(jnp.where(rows < n, v, -1) for v in value)
-        top = jnp.argmax(value[0])
-        top = jnp.argmax(
-            (value[0] == value[0][top])
-            & (value[1] == jnp.max(jnp.where(value[0] == value[0][top], value[1], -jnp.inf)))
-        )
+        tied = value[0] == jnp.max(value[0])
+        top = jnp.argmax(jnp.where(tied, value[1], -jnp.inf))
         better = _exact.less((high, low), (value[0][top], value[1][top]))
         best = jnp.where(better, rows[top], best)
         return (
