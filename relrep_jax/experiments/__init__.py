@@ -9,10 +9,13 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from relrep_jax.checks import lookup
-from relrep_jax.experiments import image_stitching
+from relrep_jax.experiments import image_stitching, word_embeddings
 from relrep_jax.experiments.config import ConfigError
 
-EXPERIMENTS: dict[str, ModuleType] = {"image_stitching": image_stitching}
+EXPERIMENTS: dict[str, ModuleType] = {
+    "image_stitching": image_stitching,
+    "word_embeddings": word_embeddings,
+}
 
 
 def get_experiment(config: ConfigDict) -> ModuleType:

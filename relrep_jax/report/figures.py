@@ -493,7 +493,7 @@ def _ink_on(colormap: Colormap, norm: Normalize, lowest: float, value: float) ->
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5 else _INK
 
 
-def pair_grid(grids: Sequence[Grid]) -> Figure:
+def pair_grid(grids: Sequence[Grid], *, missing: str = "diverged") -> Figure:
     """Scores of every encoder with every decoder as heat maps, one for each representation.
 
     The heat maps share one colour scale, in which brighter is better: logarithmic for errors,
@@ -502,6 +502,7 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
 
     Args:
         grids: grids of one metric.
+        missing: what the legend calls cells that are not finite.
 
     Returns:
         The figure, with one axes for each grid, then one for the colour bar.
@@ -610,7 +611,7 @@ def pair_grid(grids: Sequence[Grid]) -> Figure:
                 Rectangle((0, 0), 1, 1, fill=False, edgecolor=_INK, lw=1, label="own decoder")
             )
         if not all(np.isfinite(grid.values).all() for grid in grids):
-            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED, label="diverged"))
+            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED, label=missing))
         if handles:
             # Close below the panels, which leave room of their own choice at the bottom.
             boxes = [axes.get_tightbbox() for axes in panels.ravel()[: len(grids)]]

@@ -31,7 +31,8 @@ class LatentStitching:
         f1_weighted: the same.
         seeds: the seed of each run, `[runs]`.
         anchor_sets: the rows that were parallel in each run, `[runs, p]` or `[runs, e, p]`.
-        parallel_samples: how many samples each run knew the correspondence of.
+        parallel_samples: how many samples each run knew the correspondence of; 0 for a
+            representation that uses none.
         heads: one pytree of head parameters for each decoder, with a leading axis of runs.
         classes: the labels that the logits of the heads stand for, `[c]`.
     """
@@ -211,12 +212,16 @@ def stitch_latents(
         sets = np.concatenate([given] * len(seeds))
         run_seeds = np.repeat(seeds, len(given))
 
+    # A representation that looks at no parallel samples has none.
+    if not representation.uses_parallel_samples:
+        sets = sets[..., :0]
     # Runs that cannot differ are run once.
     if representation.is_random or head.is_random:
         different, which = np.arange(len(sets)), np.arange(len(sets))
     else:
-        _, different, which = np.unique(sets, axis=0, return_index=True, return_inverse=True)
-        which = which.reshape(-1)
+        seen: dict[bytes, int] = {}
+        which = np.array([seen.setdefault(one.tobytes(), len(seen)) for one in sets])
+        different = np.unique(which, return_index=True)[1]
 
     classes, targets = np.unique(labels, return_inverse=True)
     # Half precision is for storing: 16 bits do not suffice to solve anything.

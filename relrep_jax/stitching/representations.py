@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from relrep_jax import anchors as _anchors
 from relrep_jax import consensus as _consensus
 from relrep_jax import similarities as _similarities
+from relrep_jax import transforms as _transforms
 from relrep_jax import translation as _translation
 from relrep_jax._linalg import as_float, centre
 from relrep_jax.checks import lookup
@@ -23,6 +24,9 @@ from relrep_jax.projection import (
     relative_projection,
 )
 from relrep_jax.transforms import TransformLike
+
+UNIT_ROWS = _transforms.chain("centering", "l2_normalization")
+"""Rows of length 1 about the anchors' mean: distances then do not see the scale of a space."""
 
 
 class Views(NamedTuple):
@@ -48,10 +52,12 @@ class Representation(NamedTuple):
             correspond (the parallel samples); `train [t]` the training rows, whose correspondence
             it must not use.
         is_random: whether it depends on the key.
+        uses_parallel_samples: whether it looks at `rows` at all.
     """
 
     view: Callable[[jax.Array, Sequence[jax.Array], jax.Array, jax.Array], Views]
     is_random: bool = False
+    uses_parallel_samples: bool = True
 
 
 def _common(spaces: Sequence[jax.Array]) -> Views:
@@ -75,7 +81,7 @@ def absolute() -> Representation:
 
         return Views(spaces, crossed)
 
-    return Representation(view)
+    return Representation(view, uses_parallel_samples=False)
 
 
 def relative(
@@ -102,7 +108,7 @@ def relative(
 
 def product(
     similarities: Sequence[Similarity] = PAPER_SIMILARITIES,
-    absolute_transform: TransformLike | Sequence[TransformLike] = "centering",
+    absolute_transform: TransformLike | Sequence[TransformLike] = UNIT_ROWS,
     relative_transform: TransformLike | Sequence[TransformLike] = None,
 ) -> Representation:
     """Several similarities to the parallel samples; the head's aggregation makes them one space."""
@@ -131,8 +137,8 @@ def prototypes(
     """Similarities to k-means prototypes: means of the same parallel samples in every space.
 
     Args:
-        num_anchors: how many prototypes; at most a quarter of the parallel samples are made, so
-            that they are means at all.
+        num_anchors: how many prototypes; no more than half as many as there are parallel samples
+            are made, so that they are means at all.
         similarity, absolute_transform: as in `relative`.
     """
     if num_anchors < 1:
@@ -140,7 +146,7 @@ def prototypes(
 
     def view(key, spaces, rows, train):
         del train
-        count = max(1, min(num_anchors, rows.shape[1] // 4))
+        count = max(1, min(num_anchors, rows.shape[1] // 2))
         made = _anchors.prototypes(key, _take(spaces, rows), count)
         return _common(
             [
@@ -263,9 +269,9 @@ REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
     "absolute": absolute,
     "cosine": lambda: relative("cosine", None),
     "centred_cosine": relative,
-    "euclidean": lambda: relative("euclidean", None),
-    "manhattan": lambda: relative("manhattan", None),
-    "chebyshev": lambda: relative("chebyshev", None),
+    "euclidean": lambda: relative("euclidean", UNIT_ROWS),
+    "manhattan": lambda: relative("manhattan", UNIT_ROWS),
+    "chebyshev": lambda: relative("chebyshev", UNIT_ROWS),
     "product": product,
     "prototypes": prototypes,
     "whitened_inner": whitened_inner,

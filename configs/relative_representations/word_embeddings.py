@@ -1,0 +1,17 @@
+"""A2: two word embeddings in one relative space, by choice of anchors.
+
+Moschella et al. 2023 (arXiv 2209.15430), section 4.1 and Table 1: 300 anchors, 10 seeds, k = 10.
+
+    python train.py --config=configs/relative_representations/word_embeddings.py \
+        --config.data.source=glove_50d.npy --config.data.target=word2vec_300d.npy
+
+Without files it runs on two views of the embedded digits.
+"""
+
+from relrep_jax.experiments.word_embeddings import default_config
+
+
+def get_config():
+    config = default_config()
+    config.anchors.choices = ("uniform", "farthest_point", "kmeans", "top_1000")
+    return config

@@ -1,0 +1,159 @@
+"""`relrep stitch`: every encoder of a folder with the classifier head of every other."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from relrep_jax.cli.files import add_output, refuse_to_overwrite, whole_folder
+from relrep_jax.cli.terminal import choices, console, progress, whole_number
+
+SUMMARY = "train a head on each encoder's latents and score every encoder with every head"
+
+EXAMPLE = """\
+examples:
+  relrep stitch latents/trec -o runs/trec
+  relrep stitch latents/trec -o runs/few --methods consensus,ridge --parallel-samples 64,256
+
+DIR holds one file of latents [n, d] for each encoder, row i the same sample in all of them, and
+labels.npy and split.npy (0 train, 1 dev, 2 test). OUT gets pairs.csv with a row for each method,
+number of parallel samples, seed, pair and metric, summary.csv, both as JSON too, figures/ and
+report.md.
+"""
+
+DEFAULT_BUDGETS = "256,all"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="folder of latents")
+    add_output(parser, "folder for tables, heat maps and a report", required=True)
+    parser.add_argument("--labels", metavar="FILE", help="default: labels.npy in DIR")
+    parser.add_argument("--split", metavar="FILE", help="default: split.npy in DIR")
+    parser.add_argument(
+        "--methods",
+        metavar="NAMES",
+        help="comma-separated; default: absolute and relative spaces, translations, consensus",
+    )
+    parser.add_argument(
+        "--parallel-samples",
+        metavar="COUNTS",
+        default=DEFAULT_BUDGETS,
+        help="how many training samples are known to correspond, comma-separated, all for every "
+        "one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="COUNT",
+        default="5",
+        help="each draws its own parallel samples (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--head",
+        metavar="NAME",
+        default="logistic_regression",
+        help="logistic_regression, mlp or deep_mlp (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    seeds = whole_number("--seeds", args.seeds, 1)
+    refuse_to_overwrite([args.output], force=args.force)
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"{args.output} is a file; the output of stitch is a folder.")
+    if not args.directory.is_dir():
+        raise ValueError(f"{args.directory} is not a folder of latents.")
+
+    from relrep_jax.data.latents import load_folder, load_labels, load_split
+
+    spaces = load_folder(args.directory)
+    labels_file = args.labels or args.directory / "labels.npy"
+    split_file = args.split or args.directory / "split.npy"
+    rows = len(next(iter(spaces.values())))
+    labels, split = load_labels(labels_file, rows), load_split(split_file, rows)
+
+    # JAX starts here: its devices are counted once.
+    from relrep_jax.training.seeds import use_host_devices
+
+    use_host_devices()
+    from relrep_jax.experiments import latent_stitching as job
+    from relrep_jax.stitching import HEADS, REPRESENTATIONS
+    from relrep_jax.stitching.latents import TEST, TRAIN, check_problem
+
+    methods = choices("method", args.methods or ",".join(job.METHODS), REPRESENTATIONS)
+    (head,) = choices("head", args.head, HEADS)
+    spaces, labels, split = check_problem(spaces, labels, split)
+    num_train, num_test = int((split == TRAIN).sum()), int((split == TEST).sum())
+    budgets = _budgets(args.parallel_samples, num_train)
+    if args.parallel_samples == DEFAULT_BUDGETS and num_train < 256:
+        budgets = [None]
+
+    outcomes, failures = [], []
+    jobs = job.plan(methods, budgets)
+    with progress("stitching", len(jobs)) as advance:
+        for name, budget in jobs:
+            try:
+                outcome = job.stitch(name, spaces, labels, split, budget, seeds=seeds, head=head)
+                outcomes.append(outcome)
+            # What other methods have found is not lost by one that fails.
+            except (ValueError, RuntimeError, MemoryError) as error:
+                known = "all" if budget is None else budget
+                failures.append(f"{name} with {known} parallel samples: {error}")
+            except KeyboardInterrupt:
+                if not outcomes:
+                    raise
+                failures.append("what was not done when the command was interrupted")
+                break
+            advance(1)
+    if not outcomes:
+        raise ValueError("No method could be run.\n" + "\n".join(failures))
+
+    counts = (
+        f"{num_train:,} training and {num_test:,} test samples, {len(set(labels.tolist()))} classes"
+    )
+    with whole_folder(args.output) as folder:
+        job.write_tables(folder, outcomes)
+        job.write_latents_report(
+            folder / "report.md",
+            title=f"Stitching the latents of {args.directory.resolve().name}",
+            intro=(
+                f"Zero-shot stitching of {len(spaces)} encoders ({', '.join(spaces)}): {counts}. "
+                f"One {head.replace('_', ' ')} head was trained on the training samples of each "
+                "encoder and given the test samples of every other one. *Parallel samples* are the "
+                "training samples whose correspondence between encoders a method knew; no method "
+                "saw a label of them."
+            ),
+            command=shlex.join(["relrep", *args.command_line]),
+            outcomes=outcomes,
+            figures=job.write_figures(folder / "figures", outcomes),
+            failures=failures,
+        )
+
+    out = console()
+    title = f"Zero-shot stitching, {args.directory.resolve().name}: {counts}"
+    out.print(job.terminal_table(outcomes, title))
+    out.print(f"Tables, heat maps and report: {args.output}", soft_wrap=True)
+    for failure in failures:
+        print(f"relrep stitch: left out {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _budgets(text: str, num_train: int) -> list[int | None]:
+    budgets: dict[int, int | None] = {}
+    for part in text.split(","):
+        part = part.strip()
+        if part == "all":
+            budgets.setdefault(num_train, None)
+            continue
+        try:
+            count = int(part)
+        except ValueError:
+            raise ValueError(
+                f"--parallel-samples takes numbers and 'all', separated by commas, got {part!r}."
+            ) from None
+        if not 1 <= count <= num_train:
+            raise ValueError(
+                f"--parallel-samples must lie in 1 .. {num_train}, the number of training "
+                f"samples, got {count}. 'all' takes them all."
+            )
+        budgets.setdefault(count, None if count == num_train else count)
+    return list(budgets.values())

@@ -1,0 +1,310 @@
+"""Two word embeddings in one relative space: experiment A2.
+
+Moschella et al. 2023 (arXiv 2209.15430), section 4.1 and Table 1: two spaces of vectors of the same
+words, made by different methods on different texts, have nothing in common as they are; relative to
+the same anchor words, a word finds its counterpart and its neighbours in the other space.
+"""
+
+import dataclasses
+import math
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from relrep_jax import anchors as anchor_choice
+from relrep_jax import measures, report
+from relrep_jax.checks import lookup
+from relrep_jax.data import load_images
+from relrep_jax.data.latents import load_latents
+from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.projection import relative_projection
+
+METRICS = ("jaccard", "mrr", "cosine")
+COLUMNS = ("anchors", "seed", "source", "target", "metric", "value")
+SUMMARY_COLUMNS = ("anchors", "source", "target", "metric", "mean", "std", "num_seeds")
+
+PUBLISHED = (
+    "Published, for fastText and word2vec with k = 10 and other words, so that figures are not "
+    "comparable: relative spaces Jaccard 0.34–0.39, MRR 0.94–0.98, cosine 0.86; absolute ones "
+    "0.00, 0.00 and 0.01."
+)
+
+
+def default_config() -> ConfigDict:
+    """Every field of this experiment."""
+    config = ConfigDict()
+    config.experiment = "word_embeddings"
+
+    config.data = ConfigDict()
+    # Two files of vectors [words, d], row i the same word in both, most frequent first. Empty:
+    # two views of the embedded digits (pixels and their differences), which are no words.
+    config.data.source = ""
+    config.data.target = ""
+    # Only the first so many words; 0: all.
+    config.data.limit = 0
+
+    config.anchors = ConfigDict()
+    config.anchors.count = 300
+    # uniform | farthest_point | kmeans | top_N: uniform among the N most frequent words.
+    config.anchors.choices = ("uniform", "farthest_point", "kmeans", "top_1000", "top_5000")
+    # A transform of both spaces fitted on the anchors, such as centering; empty: none.
+    config.anchors.absolute_transform = ""
+
+    config.seeds = ConfigDict()
+    config.seeds.count = 10
+    config.seeds.first = 0
+
+    # How many neighbours Jaccard@k and MRR@k look at.
+    config.neighbours = 10
+    return config
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """What `prepare` found to be fit to run."""
+
+    config: ConfigDict
+    names: tuple[str, str]
+    spaces: tuple[np.ndarray, np.ndarray]
+    is_embedded: bool
+
+
+def prepare(config: ConfigDict) -> Job:
+    """Read the data and find every fault of the config.
+
+    Raises:
+        ConfigError: a field that is unknown or out of range.
+        ValueError: files that cannot be read or do not fit together.
+    """
+    check_fields(config, default_config())
+    check_at_least(
+        config,
+        {"anchors.count": 1, "seeds.count": 1, "neighbours": 1, "data.limit": 0, "seeds.first": 0},
+    )
+    if bool(config.data.source) != bool(config.data.target):
+        raise ConfigError("Set both config.data.source and config.data.target, or none of them.")
+    if config.data.source:
+        source, target = load_latents(config.data.source), load_latents(config.data.target)
+        names, spaces = (source.name, target.name), (source.array, target.array)
+    else:
+        names, spaces = ("pixels", "differences"), _digit_views()
+    if len(spaces[0]) != len(spaces[1]):
+        raise ConfigError(
+            f"Row i must be the same word in both files, but {names[0]} has {len(spaces[0])} rows "
+            f"and {names[1]} has {len(spaces[1])}."
+        )
+    limit = config.data.limit or len(spaces[0])
+    spaces = tuple(np.asarray(space[:limit], np.float32) for space in spaces)
+    words = len(spaces[0])
+    anchor_choice.check_num_anchors(words, config.anchors.count)
+    if config.neighbours >= words:
+        raise ConfigError(f"config.neighbours must be below {words}, the number of words.")
+    if not config.anchors.choices:
+        raise ConfigError("config.anchors.choices is empty: name at least one, such as 'uniform'.")
+    for choice in config.anchors.choices:
+        top = _top(choice)
+        if top and not config.anchors.count <= top <= words:
+            raise ConfigError(
+                f"{choice} must lie between config.anchors.count ({config.anchors.count}) and the "
+                f"number of words ({words})."
+            )
+        if not top:
+            lookup("choice of anchors", choice, dict.fromkeys(("uniform", *CHOICES)))
+    return Job(config, names, spaces, not config.data.source)
+
+
+def _digit_views() -> tuple[np.ndarray, np.ndarray]:
+    """Two encoders of the same digits that share no axis: pixels, and differences of neighbours."""
+    digits = load_images("digits")
+    images = digits.x_train.reshape(-1, 8, 8).astype(np.float32) / digits.scale
+    rows = np.diff(images, axis=1).reshape(len(images), -1)
+    columns = np.diff(images, axis=2).reshape(len(images), -1)
+    return images.reshape(len(images), -1), np.concatenate([rows, columns], axis=1)
+
+
+def _top(choice: str) -> int:
+    """N of `top_N`, or 0 for anything else."""
+    head, _, number = choice.partition("_")
+    return int(number) if head == "top" and number.isdecimal() else 0
+
+
+def _farthest(key: jax.Array, x: jax.Array, count: int) -> jax.Array:
+    start = jax.random.randint(key, (), 0, x.shape[0])
+    return anchor_choice.farthest_point(x, count, start, metric="cosine")
+
+
+CHOICES = {"farthest_point": _farthest, "kmeans": anchor_choice.kmeans}
+"""Choices `(key, x, count) -> [count]` that look at the source space."""
+
+
+def _choose(choice: str, key: jax.Array, x: jax.Array, count: int) -> jax.Array:
+    if choice == "uniform":
+        return anchor_choice.uniform(key, x.shape[0], count)
+    if top := _top(choice):
+        return anchor_choice.top_frequency(key, x.shape[0], count, top)
+    return CHOICES[choice](key, x, count)
+
+
+def score(source: jax.Array, target: jax.Array, k: int) -> dict[str, jax.Array]:
+    """The three metrics of two spaces `[n, m]` with the same axes."""
+    return {
+        "jaccard": measures.jaccard(source, target, k),
+        "mrr": measures.mrr(source, target, k),
+        "cosine": measures.mean_cosine(source, target),
+    }
+
+
+def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
+    """Score all choices of anchors; write tables, a figure and the report.
+
+    Returns:
+        The report's path.
+    """
+    config, k = job.config, job.config.neighbours
+    spaces = jax.device_put(job.spaces)
+    seeds = range(config.seeds.first, config.seeds.first + config.seeds.count)
+    rows: list[tuple] = []
+
+    @jax.jit
+    def relative(space, indices):
+        transform = config.anchors.absolute_transform or None
+        return relative_projection(space, space[indices], "cosine", transform)
+
+    scored = jax.jit(score, static_argnums=2)
+
+    def add(choice: str, seed: int | str, first: jax.Array, second: jax.Array) -> None:
+        for names, pair in ((job.names, (first, second)), (job.names[::-1], (second, first))):
+            for metric, value in scored(*pair, k).items():
+                rows.append((choice, seed, *names, metric, float(value)))
+
+    width = min(space.shape[1] for space in spaces)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    with progress:
+        task = progress.add_task("absolute", total=1 + len(config.anchors.choices) * len(seeds))
+        # Of different widths, only the features that both have can be compared at all.
+        add("absolute", 0, *(space[:, :width] for space in spaces))
+        progress.advance(task)
+        for choice in config.anchors.choices:
+            progress.update(task, description=choice)
+            choose = jax.jit(
+                lambda key, x, choice=choice: _choose(choice, key, x, config.anchors.count)
+            )
+            for seed in seeds:
+                indices = choose(jax.random.key(seed), spaces[0])
+                add(choice, seed, *(relative(space, indices) for space in spaces))
+                progress.advance(task)
+
+    summary = summarize(rows)
+    report.write_csv(workdir / "tables" / "scores.csv", COLUMNS, rows)
+    report.write_json(workdir / "tables" / "scores.json", COLUMNS, rows)
+    report.write_csv(workdir / "tables" / "summary.csv", SUMMARY_COLUMNS, summary)
+    console.print(terminal_table(job, summary))
+    path = _write_report(job, workdir, summary, command)
+    console.print(f"Tables and report: {workdir}", highlight=False)
+    return path
+
+
+def summarize(rows: list[tuple]) -> list[tuple]:
+    """Mean and standard deviation over seeds (see `SUMMARY_COLUMNS`)."""
+    groups: dict[tuple, list[float]] = {}
+    for choice, _, source, target, metric, value in rows:
+        groups.setdefault((choice, source, target, metric), []).append(value)
+    return [
+        (
+            *group,
+            float(np.mean(values)),
+            float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+            len(values),
+        )
+        for group, values in groups.items()
+    ]
+
+
+def _cells(job: Job, summary: list[tuple]) -> tuple[list[str], list[list[str]]]:
+    """A row for each choice, three columns for each direction: the layout of Table 1."""
+    k = job.config.neighbours
+    directions = [job.names, job.names[::-1]]
+    header = ["Anchors"]
+    for source, target in directions:
+        header += [
+            f"{source} → {target}: {name}" for name in (f"Jaccard@{k}", f"MRR@{k}", "cosine")
+        ]
+    found = {row[:4]: row[4:6] for row in summary}
+    choices = list(dict.fromkeys(row[0] for row in summary))
+    body = []
+    for choice in choices:
+        cells = [choice]
+        for source, target in directions:
+            for metric in METRICS:
+                mean, std = found[choice, source, target, metric]
+                cells.append(f"{mean:.3f}" + ("" if math.isnan(std) else f" ± {std:.3f}"))
+        body.append(cells)
+    return header, body
+
+
+def _caption(job: Job) -> str:
+    config = job.config
+    transform = config.anchors.absolute_transform
+    what = "embedded digits seen as pixels and as differences, no words" if job.is_embedded else ""
+    return (
+        f"{len(job.spaces[0]):,} {'samples' if job.is_embedded else 'words'}"
+        f"{f' ({what})' if what else ''}, {config.anchors.count} anchors, cosine"
+        f"{f' after {transform}' if transform else ''}, mean ± standard deviation over "
+        f"{config.seeds.count} seeds. absolute: the first "
+        f"{min(space.shape[1] for space in job.spaces)} features of both as they are."
+    )
+
+
+def terminal_table(job: Job, summary: list[tuple]) -> Table:
+    """The table for the terminal."""
+    header, body = _cells(job, summary)
+    table = Table(title="Relative spaces", caption=_caption(job), title_style="bold")
+    names = (
+        "From → to",
+        *header[:1],
+        *(name.split(": ")[1] for name in header[1 : 1 + len(METRICS)]),
+    )
+    for i, name in enumerate(names):
+        table.add_column(name, justify="right" if i > 1 else "left", no_wrap=True)
+    for part in (slice(1, 1 + len(METRICS)), slice(1 + len(METRICS), None)):
+        direction = header[part][0].split(": ")[0]
+        for i, cells in enumerate(body):
+            table.add_row("" if i else direction, cells[0], *cells[part])
+        table.add_section()
+    return table
+
+
+def _write_report(job: Job, workdir: Path, summary: list[tuple], command: str) -> Path:
+    header, body = _cells(job, summary)
+    lines = [header, [":---", *["---:"] * (len(header) - 1)], *body]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    sections = [("Results", f"{table}\n{_caption(job)}")]
+    if not job.is_embedded:
+        sections.append(("Published", PUBLISHED))
+    return report.write_report(
+        workdir / "report.md",
+        title=f"Relative spaces of {job.names[0]} and {job.names[1]}",
+        intro=(
+            "Does a word find its counterpart (MRR) and its counterpart's neighbours (Jaccard) in "
+            "the other space? A2 of Moschella et al. 2023."
+        ),
+        command=command or f"python train.py --workdir={workdir}",
+        sections=sections,
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("relrep_jax", "jax", "numpy")},
+        },
+    )
