@@ -21,7 +21,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from relrep_jax.report.figures import _MISSING, _SOFT, _figure, _freeze, _ink_on, _style
+from relrep_jax.report.figures import _MISSING, _SOFT, _figure, _ink_on, _style
 from relrep_jax.report.files import atomic_write_text
 
 __all__ = [
@@ -209,24 +209,31 @@ def comparison_figure(
     count = len(names)
     columns = min(len(measures), 3)
     rows = -(-len(measures) // columns)
-    panel = float(np.clip(0.52 * count, 1.7, 3.4 if columns > 1 else 5.0))
-    longest = max(map(len, names))
+    panel = float(np.clip(0.5 * count, 1.7, 3.2 if columns > 1 else 4.5))
     norm, colormap = Normalize(0.0, 1.0, clip=True), matplotlib.colormaps["viridis"]
     tested = any(score.p_value is not None for score in scores)
 
     with _style():
-        label_room = min(2.4, 0.062 * longest)
-        figure = _figure(
-            columns * panel + label_room + 1.0,
-            rows * (panel + 0.36) + 0.72 * label_room + 0.45,
-            gap=0.05,
-            compress=True,
-        )
-        panels = figure.subplots(rows, columns, squeeze=False)
-        for axes in panels.ravel()[len(measures) :]:
-            axes.set_axis_off()
+        # Laid out by hand, in inches: slanted names would push the columns apart unevenly.
+        letter = 0.064 * max(map(len, names))
+        left, bottom, gap = letter + 0.15, 0.64 * letter + 0.4, 0.42
+        width = left + columns * panel + (columns - 1) * gap * 0.6 + 0.95
+        height = bottom + rows * panel + (rows - 1) * gap + 0.35
+        figure = _figure(width, height, gap=0.0)
+        figure.set_layout_engine("none")
+        panels = [
+            figure.add_axes(
+                (
+                    (left + (k % columns) * (panel + gap * 0.6)) / width,
+                    (bottom + (rows - 1 - k // columns) * (panel + gap)) / height,
+                    panel / width,
+                    panel / height,
+                )
+            )
+            for k in range(len(measures))
+        ]
         image = None
-        for k, (axes, measure) in enumerate(zip(panels.ravel(), measures, strict=False)):
+        for k, (axes, measure) in enumerate(zip(panels, measures, strict=True)):
             shown = np.full((count, count), np.nan)
             texts: dict[tuple[int, int], str] = {}
             for i in range(count):
@@ -245,8 +252,8 @@ def comparison_figure(
             axes.set_title(label_of(measure), fontweight="bold", pad=5)
             for i in range(count):
                 axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor=_MISSING, lw=0))
-            bottom = k // columns == rows - 1
-            axes.set_xticks(range(count), names if bottom else [""] * count)
+            lowest = k // columns == rows - 1
+            axes.set_xticks(range(count), names if lowest else [""] * count)
             axes.set_yticks(range(count), names if k % columns == 0 else [""] * count)
             for tick in axes.get_xticklabels():
                 tick.set(rotation=40, ha="right", rotation_mode="anchor")
@@ -257,15 +264,18 @@ def comparison_figure(
                 for (i, j), text in texts.items():
                     ink = _ink_on(colormap, norm, 0.0, float(shown[i, j]))
                     axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
-        bar = figure.colorbar(
-            image, ax=panels, fraction=0.05, pad=0.02, aspect=24, shrink=0.85, label="more alike →"
+        tall = min(2.0 * panel, height - bottom - 0.35)
+        place = figure.add_axes(
+            ((width - 0.78) / width, (height - 0.35 - tall) / height, 0.13 / width, tall / height)
         )
+        bar = figure.colorbar(image, cax=place, label="more alike →")
         bar.outline.set_visible(False)
         if tested:
-            figure.supxlabel(
+            figure.text(
+                left / width,
+                0.08 / height,
                 "above the diagonal: score; below: calibrated (0 chance, 1 identical)",
                 fontsize=8,
                 color=_SOFT,
             )
-        _freeze(figure)
     return figure
