@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "project": "relrep_jax.cli.project",
     "translate": "relrep_jax.cli.translate",
     "anchors": "relrep_jax.cli.anchors",
+    "stitch": "relrep_jax.cli.stitch",
 }
 """The module of every command."""
 
