@@ -12,9 +12,11 @@ import tempfile
 
 import jax
 
+from relrep_jax.training.seeds import use_host_devices
+
 _CACHE = "RELREP_TEST_COMPILATION_CACHE"
 
-jax.config.update("jax_num_cpu_devices", 2)
+use_host_devices(2)
 jax.config.update("jax_disable_most_optimizations", not os.environ.get("RELREP_TEST_OPTIMIZED"))
 
 

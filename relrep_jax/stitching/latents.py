@@ -15,7 +15,7 @@ from relrep_jax.stitching import representations as _representations
 from relrep_jax.stitching.heads import Head
 from relrep_jax.stitching.representations import Representation
 from relrep_jax.stitching.scores import SCORES
-from relrep_jax.training.seeds import over_seeds, plan_seeds
+from relrep_jax.training.seeds import one_blas_thread, over_seeds, plan_seeds
 
 TRAIN, DEV, TEST = 0, 1, 2
 """What the numbers of a split mean."""
@@ -248,7 +248,9 @@ def stitch_latents(
         "rows": jnp.asarray(sets[different], jnp.int32),
     }
     shared = plan.share((latents, jnp.asarray(targets, jnp.int32)))
-    scores, params = plan.unpad(over_seeds(run, plan)(plan.pad(tree), *shared))
+    with one_blas_thread(list(plan.mesh.devices.flat)):
+        found = over_seeds(run, plan)(plan.pad(tree), *shared)
+        scores, params = jax.block_until_ready(plan.unpad(found))
     scores = {name: np.asarray(values)[which] for name, values in scores.items()}
     return LatentStitching(
         names=tuple(named),

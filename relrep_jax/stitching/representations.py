@@ -158,7 +158,7 @@ def prototypes(
     return Representation(view, is_random=True)
 
 
-def whitened_inner(shrinkage: float | str = "ledoit_wolf") -> Representation:
+def whitened_inner(shrinkage: float | str = 0.9) -> Representation:
     """Whitened inner products with the parallel samples as anchors.
 
     Mean and covariance are those of each encoder's own training latents: they take no

@@ -8,6 +8,7 @@ accelerators want `vmap`.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from threadpoolctl import threadpool_limits
 
 from relrep_jax.checks import lookup
 
@@ -34,6 +36,21 @@ def use_host_devices(count: int | None = None) -> None:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
         return
+    if count > 1:
+        # Decompositions are LAPACK's, from an OpenBLAS with threads of its own. Called by two
+        # devices at once those wait for one another: an SVD takes hundreds of times as long.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for libraries loaded later
+        threadpool_limits(1, user_api="blas")
+
+
+def one_blas_thread(devices: Sequence[jax.Device]) -> AbstractContextManager:
+    """A context in which decompositions on several CPU devices at once do not stand in each
+    other's way; see `use_host_devices`, which says so for a whole process."""
+    if len(devices) < 2 or devices[0].platform != "cpu":
+        return nullcontext()
+    import scipy.linalg  # noqa: F401  (JAX loads it at its first decomposition: too late)
+
+    return threadpool_limits(1, user_api="blas")
 
 
 class SeedPlan(NamedTuple):
