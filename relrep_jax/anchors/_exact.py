@@ -62,8 +62,8 @@ def total(x: Double) -> Double:
 
 def unit(x: Array) -> Double:
     """Rows of length 1; a zero row stays zero."""
-    norm, low = total(multiply((x, jnp.zeros_like(x)), (x, jnp.zeros_like(x))))
-    norm, low = norm[..., None], low[..., None]
+    length = total(multiply((x, jnp.zeros_like(x)), (x, jnp.zeros_like(x))))
+    norm, low = length[0][..., None], length[1][..., None]
     positive = norm > 0
     square = jnp.where(positive, norm, 1), jnp.where(positive, low, 0)
     rough = lax.rsqrt(square[0])
@@ -87,8 +87,8 @@ def squared_distance(x: Array, a: Array, metric: str = "euclidean") -> Double:
     The relative error is some `2 ^ -44` for float32. Compiled, since it is a hundred operations.
     """
     if metric == "cosine":
-        x, a = unit(x), unit(a)
-        difference = add(x, jax.tree.map(jnp.negative, a))
+        high, low = unit(a)
+        difference = add(unit(x), (-high, -low))
     else:
         difference = two_sum(x, -a)
     return total(multiply(difference, difference))

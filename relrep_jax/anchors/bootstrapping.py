@@ -78,6 +78,7 @@ def bootstrap(
     """
     check_matrix("x", x, columns="d1")
     check_matrix("y", y, columns="d2")
+    x, y = jnp.asarray(x), jnp.asarray(y)
     _check_seeds(seeds, x.shape[0], y.shape[0], num_anchors)
     if num_samples is not None and num_samples < 2:
         raise ValueError(f"num_samples must be at least 2, got {num_samples}.")
@@ -86,8 +87,8 @@ def bootstrap(
     _import_ott()
     return _bootstrap(
         key,
-        jnp.asarray(x),
-        jnp.asarray(y),
+        x,
+        y,
         jnp.asarray(seeds).astype(jnp.int32),
         num_anchors,
         num_samples,

@@ -87,13 +87,14 @@ def cluster(
         [ 0.5 10.5]
     """
     check_matrix("x", x)
+    x = jnp.asarray(x)
     _check_clusters(num_clusters, x.shape[0])
     lookup("init", init, INITS)
     if steps < 1 or restarts < 1:
         raise ValueError(
             f"steps and restarts must be at least 1, got steps {steps} and restarts {restarts}."
         )
-    return _cluster(key, jnp.asarray(x), num_clusters, steps, restarts, init, spherical)
+    return _cluster(key, x, num_clusters, steps, restarts, init, spherical)
 
 
 def _check_clusters(num_clusters: int, num_samples: int) -> None:
@@ -153,18 +154,17 @@ def _plus_plus(key: Array, x: Array, norms: Array, num_clusters: int) -> Array:
         squares = norms[:, None] - 2 * dot(x, x[rows].T) + norms[rows]
         return jnp.maximum(squares, 0)
 
-    def step(state, key):
-        nearest, _ = state
+    def step(nearest, key):
         # Inverse of the cumulative distribution; where all is zero, any sample.
         cumulative = jnp.cumsum(nearest)
         draws = jax.random.uniform(key, (tries,), x.dtype) * cumulative[-1]
         rows = jnp.minimum(jnp.searchsorted(cumulative, draws, side="right"), n - 1)
         squares = jnp.minimum(nearest[:, None], squares_to(rows))
         best = jnp.argmin(jnp.sum(squares, axis=0))
-        return (squares[:, best], rows[best]), rows[best]
+        return squares[:, best], rows[best]
 
     nearest = squares_to(first[None])[:, 0]
-    _, rows = lax.scan(step, (nearest, first), jax.random.split(key, num_clusters)[1:])
+    _, rows = lax.scan(step, nearest, jax.random.split(key, num_clusters)[1:])
     return x[jnp.concatenate([first[None], rows])]
 
 
@@ -252,11 +252,12 @@ def kmeans(
         [1 4]
     """
     check_matrix("x", x)
+    x = jnp.asarray(x)
     check_num_anchors(x.shape[0], num_anchors)
     result = cluster(
         key, x, num_anchors, steps=steps, restarts=restarts, init=init, spherical=spherical
     )
-    return _next_to(jnp.asarray(x), result.centroids, spherical)
+    return _next_to(x, result.centroids, spherical)
 
 
 @partial(jax.jit, static_argnames="spherical")
@@ -304,7 +305,7 @@ def _next_to(x: Array, centroids: Array, spherical: bool, free: Array | None = N
         # At least one always wins, so that this ends, whatever numbers there are.
         some = jnp.argmax(chosen < 0)
         wins = jnp.where(jnp.any(wins), wins, jnp.arange(m) == some)
-        chosen = jnp.where(wins, rows, chosen)
+        chosen = jnp.where(wins, rows.astype(jnp.int32), chosen)
         available = available.at[jnp.where(wins, rows, x.shape[0])].set(False, mode="drop")
         return available, chosen
 

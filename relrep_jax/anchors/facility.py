@@ -13,17 +13,20 @@ from relrep_jax.checks import check_matrix
 from relrep_jax.similarities import pairwise
 
 # Candidates whose distances to all samples are held at a time.
-BLOCK = 32
+BLOCK = 128
+# Up to so many distances are computed once and kept.
+HELD = 2**27
 
 
 def greedy(x: ArrayLike, num_anchors: int, *, candidates: ArrayLike | None = None) -> Array:
     """Anchors that, one after another, bring the samples nearest to an anchor (facility location).
 
     Each step takes the candidate that lowers `mean_i min_j |x_i - a_j|` most, of equal ones the
-    first; the result is at least `1 - 1/e` as good as the best possible after the first anchor.
-    What a candidate gains never grows, so that most need not be looked at again (Minoux), and
-    distances are held for a block of candidates at a time. Equal to the same choice in float64
-    except for gains that differ by less than the rounding of a float32 sum.
+    first. After the first anchor it is lowered by at least `1 - 1/e` of what the best choice
+    could. What a candidate gains never grows, so that many need not be looked at again (Minoux).
+    Up to `2^27` distances are kept; beyond, they are computed anew for a block of candidates at a
+    time. Equal to the same choice in float64 except for gains that differ by less than the
+    rounding of a float32 sum.
 
     Args:
         x: latents `[n, d]`.
@@ -51,6 +54,7 @@ def greedy(x: ArrayLike, num_anchors: int, *, candidates: ArrayLike | None = Non
         [3 1 6]
     """
     check_matrix("x", x)
+    x = jnp.asarray(x)
     n = x.shape[0]
     if candidates is None:
         candidates = jnp.arange(n)
@@ -61,7 +65,7 @@ def greedy(x: ArrayLike, num_anchors: int, *, candidates: ArrayLike | None = Non
     check_indices("candidates", candidates, n, "samples")
     candidates = jnp.sort(jnp.asarray(candidates)).astype(jnp.int32)
     check_num_anchors(candidates.shape[0], num_anchors)
-    return _greedy(jnp.asarray(x), candidates, num_anchors)
+    return _greedy(x, candidates, num_anchors)
 
 
 @partial(jax.jit, static_argnames="num_anchors")
@@ -71,7 +75,14 @@ def _greedy(x: Array, candidates: Array, num_anchors: int) -> Array:
     block = min(BLOCK, c)
 
     def distances(places):
-        return pairwise.euclidean(x[candidates[places]], x)
+        return pairwise.euclidean(x, x[candidates[places]]).T
+
+    if c * x.shape[0] <= HELD:
+        places = jnp.minimum(jnp.arange(c + -c % block), c - 1).reshape(-1, block)
+        held = lax.map(distances, places).reshape(-1, x.shape[0])
+
+        def distances(places):  # noqa: F811
+            return held[places]
 
     def choose(state, _):
         """Look at the most promising candidates anew, until the best is known."""

@@ -47,7 +47,7 @@ class _Space(NamedTuple):
 
 
 class _State(NamedTuple):
-    count: Array
+    filled: Array  # how many are chosen
     chosen: Array  # [m]
     lower: Array  # [n]
     upper: Array  # [n]; -1 for anchors
@@ -95,11 +95,12 @@ def farthest_point(
          [2 0]]
     """
     check_matrix("x", x)
+    x = jnp.asarray(x)
     n = x.shape[0]
     check_num_anchors(n, num_anchors)
     lookup("metric", metric, METRICS)
     start = _check_start(start, n)
-    return _farthest_point(jnp.asarray(x), start, num_anchors, metric)
+    return _farthest_point(x, start, num_anchors, metric)
 
 
 def _check_start(start: ArrayLike, n: int) -> Array:
@@ -146,22 +147,22 @@ def _choose(space: _Space, start: Array, num_anchors: int, metric: str) -> Array
     # Made from the start, so that it is mapped as that is.
     zero = jnp.zeros_like(space.norms) * (start * 0).astype(space.x.dtype)
     state = _State(
-        count=start * 0 + 1,
+        filled=start * 0 + 1,
         chosen=jnp.full(num_anchors, start, jnp.int32),
         lower=zero + jnp.inf,
         upper=(zero + jnp.inf).at[start].set(-1),
     )
-    state = _meet(space, state._replace(lower=state.lower.at[start].set(-1)), state.count * 0, 1)
+    state = _meet(space, state._replace(lower=state.lower.at[start].set(-1)), state.filled * 0, 1)
     if num_anchors == 1:
         return state.chosen
     rounds = partial(_round, space, metric=metric, width=min(CANDIDATES, n))
-    return lax.while_loop(lambda state: state.count < num_anchors, rounds, state).chosen
+    return lax.while_loop(lambda state: state.filled < num_anchors, rounds, state).chosen
 
 
 def _round(space: _Space, state: _State, metric: str, width: int) -> _State:
     """Choose from the most promising samples alone for as long as that is safe."""
     n, num_anchors = space.x.shape[0], state.chosen.shape[0]
-    before = state.count
+    before = state.filled
     if width < n:
         tops, candidates = lax.top_k(state.upper, width + 1)
         rest, candidates = tops[-1], candidates[:-1]
@@ -182,23 +183,23 @@ def _round(space: _Space, state: _State, metric: str, width: int) -> _State:
         low, high = _interval(squares, squares * space.error, space.shift)
         taken = candidates == index
         return _State(
-            state.count + 1,
-            state.chosen.at[state.count].set(index),
+            state.filled + 1,
+            state.chosen.at[state.filled].set(index),
             jnp.where(taken, -1, jnp.minimum(state.lower, low)),
             jnp.where(taken, -1, jnp.minimum(state.upper, high)),
         )
 
     def more(state: _State) -> Array:
-        left = (state.count < num_anchors) & (state.count < before + STEPS)
+        left = (state.filled < num_anchors) & (state.filled < before + STEPS)
         return left & (jnp.max(state.lower) > rest)
 
     def step(state: _State) -> _State:
-        chosen = decide(state.chosen, state.count, state.lower, state.upper, candidates)
+        chosen = decide(state.chosen, state.filled, state.lower, state.upper, candidates)
         return choose(state, chosen)
 
-    inner = _State(state.count, state.chosen, state.lower[candidates], state.upper[candidates])
+    inner = _State(state.filled, state.chosen, state.lower[candidates], state.upper[candidates])
     inner = lax.while_loop(more, step, choose(inner, first))
-    state = state._replace(count=inner.count, chosen=inner.chosen)
+    state = state._replace(filled=inner.filled, chosen=inner.chosen)
     return _meet(space, state, before, min(STEPS, num_anchors))
 
 
@@ -215,7 +216,7 @@ def _meet(space: _Space, state: _State, before: Array, width: int) -> _State:
     """Compare all samples with the anchors from `before` on, of which there are `width` at most."""
     num_anchors = state.chosen.shape[0]
     # Anchors that are met a second time do no harm.
-    position = jnp.minimum(before + jnp.arange(width), state.count - 1)
+    position = jnp.minimum(before + jnp.arange(width), state.filled - 1)
     anchors = state.chosen[jnp.minimum(position, num_anchors - 1)]
     squares, error = _by_product(space, space.centred, space.norms, anchors)
     low, high = _interval(squares, error, space.shift)

@@ -222,15 +222,15 @@ def centroid_mixtures(
     """
     check_matrix("x", x)
     check_matrix("centroids", centroids)
+    x, centroids = as_float(x), as_float(centroids)
     if x.shape[1] != centroids.shape[1]:
         raise ValueError(
             "x and centroids must have the same width, got x "
-            f"{tuple(x.shape)} and centroids {tuple(centroids.shape)}."
+            f"{x.shape} and centroids {centroids.shape}."
         )
     if num_closest < 1:
         raise ValueError(f"num_closest must be at least 1, got {num_closest}.")
     num_closest = min(num_closest, x.shape[0])
-    x, centroids = as_float(x), as_float(centroids)
     return _around(x, centroids, num_closest, divergence, steps, learning_rate)
 
 
@@ -300,9 +300,9 @@ def apply_mixtures(weights: ArrayLike, y: ArrayLike, rows: ArrayLike | None = No
 def _check_weights(weights: ArrayLike, x: ArrayLike, name: str = "x") -> None:
     check_matrix("weights", weights, columns="n")
     check_matrix(name, x)
-    if weights.shape[1] != x.shape[0]:
+    if jnp.shape(weights)[1] != jnp.shape(x)[0]:
         raise ValueError(
             f"weights must have a column for each row of {name}, got weights "
-            f"{tuple(weights.shape)} and {name} {tuple(x.shape)}. Say with rows which rows of a "
+            f"{jnp.shape(weights)} and {name} {jnp.shape(x)}. Say with rows which rows of a "
             "space the columns stand for."
         )
