@@ -749,6 +749,28 @@ def test_tests_of_many_spaces_are_those_of_their_pairs(name):
         np.testing.assert_allclose(tests[i, j].calibrated, alone.calibrated, atol=2e-5)
 
 
+def decomposed(jaxpr):
+    """Shapes of all matrices whose singular values a program takes."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "svd":
+            yield equation.invars[0].aval.shape
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "jaxpr")
+        ):
+            if hasattr(inner, "jaxpr"):
+                yield from decomposed(inner.jaxpr)
+
+
+@pytest.mark.parametrize("name", ["procrustes_distance", "svcca", "pwcca"])
+def test_decompositions_of_many_spaces_are_never_batched(name):
+    # Batched LAPACK calls on several CPU devices at once can wait for each other forever.
+    x, order = f32(normal(0, 30, 5)), jnp.arange(30)
+    form = prepared.form_of(measures.get(name), 30, (5, 5, 5))
+    left, right = form.pair(form.space(x), form.space(x))
+    program = jax.make_jaxpr(form.scores)((left,) * 3, right, order, order)
+    assert list(decomposed(program.jaxpr)) == [(5, 5)] * 3
+
+
 def test_tests_of_many_spaces_meet_ties_and_chosen_pairs():
     collapsed, other = jnp.ones((40, 3)), f32(normal(0, 40, 3))
     tests = measures.permutation_tests(

@@ -101,6 +101,17 @@ def form_of(measure: Callable, n: int, widths: tuple[int, ...]) -> Form | None:
         return None
 
 
+def _by_svd(space: Callable[[jax.Array], Any], score: Callable[..., jax.Array]) -> Form:
+    """A form whose score takes a singular value decomposition."""
+
+    def several(lefts, right, order, inverse):
+        # One after another: under vmap, on several CPU devices with one thread each, the batched
+        # LAPACK calls of jaxlib 0.10 wait for each other's threads forever.
+        return jnp.stack([score(left, right, order, inverse) for left in lefts])
+
+    return Form(space, _unchanged, score, several=several)
+
+
 # --- Matrices: CKA and RSA ---------------------------------------------------------------------
 
 
@@ -317,7 +328,7 @@ def _distance_blocks_score(left, right, order, inverse) -> jax.Array:
 
 @lru_cache
 def _svcca(n: int, width: int, threshold: float = 0.99) -> Form:
-    return Form(partial(_leading_basis, threshold=threshold), _unchanged, _svcca_score)
+    return _by_svd(partial(_leading_basis, threshold=threshold), _svcca_score)
 
 
 def _leading_basis(x: jax.Array, threshold: float) -> tuple[jax.Array, jax.Array]:
@@ -335,7 +346,7 @@ def _svcca_score(left, right, order, inverse) -> jax.Array:
 
 @lru_cache
 def _pwcca(n: int, width: int) -> Form:
-    return Form(_stretched_basis, _unchanged, _pwcca_score)
+    return _by_svd(_stretched_basis, _pwcca_score)
 
 
 def _stretched_basis(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -354,7 +365,7 @@ def _pwcca_score(left, right, order, inverse) -> jax.Array:
 
 @lru_cache
 def _procrustes(n: int, width: int) -> Form:
-    return Form(_shape, _unchanged, _procrustes_score)
+    return _by_svd(_shape, _procrustes_score)
 
 
 def _shape(x: jax.Array) -> jax.Array:
