@@ -36,7 +36,7 @@ def test_logistic_regression_is_that_of_scikit_learn(C):
     labels = rng.integers(0, 4, 150)
     scaled = StandardScaler().fit_transform(x.astype(np.float64))
     theirs = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(scaled, labels)
-    head = heads.logistic_regression(C)
+    head = heads.logistic_regression(C, tolerance=1e-6)
     params = jax.jit(lambda x, y: head.fit(jax.random.key(0), x, y, 4))(x, labels)
     np.testing.assert_allclose(params["kernel"].T, theirs.coef_, atol=2e-3)
     logits = head.apply(params, x)
@@ -47,7 +47,7 @@ def test_logistic_regression_is_that_of_scikit_learn(C):
 def test_heads_of_many_spaces_are_a_vmap():
     x = jax.random.normal(jax.random.key(0), (3, 60, 5))
     labels = jnp.arange(60) % 3
-    head = heads.logistic_regression(0.1)
+    head = heads.logistic_regression(0.1, tolerance=1e-6)
     key = jax.random.key(0)
     many = jax.vmap(lambda one: head.fit(key, one, labels, 3))(x)
     one = head.fit(key, x[1], labels, 3)

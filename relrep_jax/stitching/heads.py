@@ -56,7 +56,7 @@ def logistic_regression(
     C: float = 0.01,
     *,
     aggregation: str = "concatenation",
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
     max_steps: int = 500,
 ) -> Head:
     """Multinomial logistic regression on standardised features, by L-BFGS.
@@ -70,7 +70,7 @@ def logistic_regression(
         aggregation: how a product becomes one space: `concatenation` or `sum` of its spaces, each
             normalised over its anchors.
         tolerance: largest entry of the gradient (of the objective divided by `C n`) at which the
-            iteration ends.
+            iteration ends; the default is that of scikit-learn.
         max_steps: the most steps it takes.
 
     Raises:
