@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+from scipy.fft import dctn
 
 from relrep_jax import anchors as anchor_choice
 from relrep_jax import measures, report
@@ -44,7 +46,7 @@ def default_config() -> ConfigDict:
 
     config.data = ConfigDict()
     # Two files of vectors [words, d], row i the same word in both, most frequent first. Empty:
-    # two views of the embedded digits (pixels and their differences), which are no words.
+    # two views of the embedded digits (pixels and frequencies), which are no words.
     config.data.source = ""
     config.data.target = ""
     # Only the first so many words; 0: all.
@@ -94,7 +96,7 @@ def prepare(config: ConfigDict) -> Job:
         source, target = load_latents(config.data.source), load_latents(config.data.target)
         names, spaces = (source.name, target.name), (source.array, target.array)
     else:
-        names, spaces = ("pixels", "differences"), _digit_views()
+        names, spaces = ("pixels", "frequencies"), _digit_views()
     if len(spaces[0]) != len(spaces[1]):
         raise ConfigError(
             f"Row i must be the same word in both files, but {names[0]} has {len(spaces[0])} rows "
@@ -121,12 +123,11 @@ def prepare(config: ConfigDict) -> Job:
 
 
 def _digit_views() -> tuple[np.ndarray, np.ndarray]:
-    """Two encoders of the same digits that share no axis: pixels, and differences of neighbours."""
+    """Two encoders of the same digits that share no axis."""
     digits = load_images("digits")
     images = digits.x_train.reshape(-1, 8, 8).astype(np.float32) / digits.scale
-    rows = np.diff(images, axis=1).reshape(len(images), -1)
-    columns = np.diff(images, axis=2).reshape(len(images), -1)
-    return images.reshape(len(images), -1), np.concatenate([rows, columns], axis=1)
+    frequencies = dctn(np.sqrt(images), axes=(1, 2), norm="ortho")
+    return images.reshape(len(images), -1), frequencies.reshape(len(images), -1)
 
 
 def _top(choice: str) -> int:
@@ -258,7 +259,7 @@ def _cells(job: Job, summary: list[tuple]) -> tuple[list[str], list[list[str]]]:
 def _caption(job: Job) -> str:
     config = job.config
     transform = config.anchors.absolute_transform
-    what = "embedded digits seen as pixels and as differences, no words" if job.is_embedded else ""
+    what = "embedded digits seen as pixels and as frequencies, no words" if job.is_embedded else ""
     return (
         f"{len(job.spaces[0]):,} {'samples' if job.is_embedded else 'words'}"
         f"{f' ({what})' if what else ''}, {config.anchors.count} anchors, cosine"
@@ -272,17 +273,13 @@ def terminal_table(job: Job, summary: list[tuple]) -> Table:
     """The table for the terminal."""
     header, body = _cells(job, summary)
     table = Table(title="Relative spaces", caption=_caption(job), title_style="bold")
-    names = (
-        "From → to",
-        *header[:1],
-        *(name.split(": ")[1] for name in header[1 : 1 + len(METRICS)]),
-    )
-    for i, name in enumerate(names):
-        table.add_column(name, justify="right" if i > 1 else "left", no_wrap=True)
-    for part in (slice(1, 1 + len(METRICS)), slice(1 + len(METRICS), None)):
-        direction = header[part][0].split(": ")[0]
-        for i, cells in enumerate(body):
-            table.add_row("" if i else direction, cells[0], *cells[part])
+    size = len(METRICS)
+    for i, name in enumerate(["Anchors", *(cell.split(": ")[1] for cell in header[1 : 1 + size])]):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for start in (1, 1 + size):
+        table.add_row(Text(header[start].split(": ")[0], style="bold"))
+        for cells in body:
+            table.add_row(f"  {cells[0]}", *cells[start : start + size])
         table.add_section()
     return table
 

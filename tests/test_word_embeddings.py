@@ -1,0 +1,100 @@
+"""Experiment A2: two embeddings of the same words, relative to the same anchors."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from relrep_jax.experiments import get_experiment, word_embeddings
+
+
+def small(**anchors):
+    config = word_embeddings.default_config()
+    config.data.limit = 150
+    config.anchors.count = 20
+    config.anchors.choices = ("uniform", "top_40")
+    config.seeds.count = 2
+    config.neighbours = 5
+    config.anchors.update(anchors)
+    return config
+
+
+def test_relative_spaces_find_what_absolute_ones_cannot(tmp_path):
+    config = small()
+    assert get_experiment(config) is word_embeddings
+    report = word_embeddings.run(
+        word_embeddings.prepare(config), tmp_path, Console(quiet=True), "python train.py"
+    )
+    with open(tmp_path / "tables" / "summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(r["anchors"], r["source"], r["metric"]): float(r["mean"]) for r in rows}
+    assert len(found) == 3 * 2 * 3
+    for source in ("pixels", "frequencies"):
+        for choice in ("uniform", "top_40"):
+            assert found[choice, source, "mrr"] > 0.5 > 0.1 > found["absolute", source, "mrr"]
+            assert found[choice, source, "cosine"] > 0.7
+    text = report.read_text()
+    assert "no words" in text
+    assert "Published" not in text
+    assert "pixels → frequencies: MRR@5" in text
+
+
+@pytest.mark.parametrize("choice", ["uniform", "farthest_point", "kmeans", "top_30"])
+def test_every_choice_gives_distinct_anchors(choice):
+    import jax
+
+    x = jax.random.normal(jax.random.key(0), (60, 5))
+    indices = np.asarray(word_embeddings._choose(choice, jax.random.key(1), x, 20))
+    assert len(set(indices.tolist())) == 20
+    if choice == "top_30":
+        assert indices.max() < 30
+
+
+def test_files(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.standard_normal((50, 4)).astype(np.float16))
+    np.save(tmp_path / "b.npy", rng.standard_normal((50, 6)).astype(np.float16))
+    config = small()
+    config.data.source, config.data.target = str(tmp_path / "a.npy"), str(tmp_path / "b.npy")
+    config.data.limit = 45
+    job = word_embeddings.prepare(config)
+    assert job.names == ("a", "b")
+    assert [space.shape for space in job.spaces] == [(45, 4), (45, 6)]
+    assert not job.is_embedded
+
+    np.save(tmp_path / "b.npy", np.ones((49, 6)))
+    with pytest.raises(ValueError, match="a has 50 rows and b has 49"):
+        word_embeddings.prepare(config)
+    config.data.target = ""
+    with pytest.raises(ValueError, match="Set both"):
+        word_embeddings.prepare(config)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"anchors.count": 0}, "at least 1"),
+        ({"anchors.count": 151}, "only 150 samples"),
+        ({"anchors.choices": ()}, "empty"),
+        ({"anchors.choices": ("kmean",)}, "Did you mean 'kmeans'"),
+        ({"anchors.choices": ("top_10",)}, "top_10 must lie between"),
+        ({"neighbours": 150}, "below 150"),
+        ({"seeds.count": 0}, "at least 1"),
+    ],
+)
+def test_bad_config(change, message):
+    config = small()
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        word_embeddings.prepare(config)
+
+
+def test_the_config_of_the_paper():
+    import runpy
+
+    path = Path(__file__).parents[1] / "configs" / "relative_representations" / "word_embeddings.py"
+    config = runpy.run_path(str(path))["get_config"]()
+    word_embeddings.prepare(config)
+    assert (config.anchors.count, config.seeds.count, config.neighbours) == (300, 10, 10)
