@@ -136,7 +136,13 @@ def test_the_grid_is_what_scikit_learn_gives():
                 )
 
 
-@pytest.mark.parametrize("name", sorted(set(REPRESENTATIONS) - {"absolute", "linear", "affine"}))
+FAST = ("centred_cosine", "product", "inverse_relative", "matched_consensus")
+SLOW = sorted(set(REPRESENTATIONS) - {"absolute", *FAST})
+
+
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
 def test_every_representation_stitches_what_differs_by_a_rigid_map(name):
     spaces, labels, split = problem(seed=3)
     result = rr.stitch_latents(spaces, labels, split, name, seeds=2, parallel_samples=60)
@@ -212,6 +218,7 @@ def test_correspondences_need_not_be_equal_rows():
     assert with_rows.accuracy.shape == (1, 2, 2)
 
 
+@pytest.mark.slow
 def test_test_rows_and_dev_rows_do_not_influence_the_heads():
     spaces, labels, split = problem(n=120)
     split[:10] = 1
@@ -219,7 +226,7 @@ def test_test_rows_and_dev_rows_do_not_influence_the_heads():
     for x in changed.values():
         x[split != 0] += 100.0
     args = {"seeds": 1, "anchor_sets": np.arange(20, 60)[None]}
-    for name in ("centred_cosine", "whitened_inner", "matched_consensus"):
+    for name in ("whitened_inner", "matched_consensus"):
         a = rr.stitch_latents(spaces, labels, split, name, **args)
         b = rr.stitch_latents(changed, labels, split, name, **args)
         jax.tree.map(lambda u, v: np.testing.assert_array_equal(u, v), a.heads, b.heads)
