@@ -1,8 +1,9 @@
-"""Where samples come from: digits, prepared tfds data sets, `.npz` files; files of latents."""
+"""Where samples come from: images and graphs by name or from files; files of latents."""
 
 from typing import Any
 
 from relrep_jax.data.base import DatasetError, ImageDataset
+from relrep_jax.data.graphs import GraphDataset, load_graph
 from relrep_jax.data.images import load_images
 from relrep_jax.data.latents import (
     LatentSpace,
@@ -17,9 +18,11 @@ from relrep_jax.data.latents import (
 __all__ = [
     "DatasetError",
     "Digits",
+    "GraphDataset",
     "ImageDataset",
     "LatentSpace",
     "load_folder",
+    "load_graph",
     "load_images",
     "load_indices",
     "load_labels",

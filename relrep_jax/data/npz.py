@@ -3,6 +3,7 @@
 import os
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ def load_npz(
         DatasetError: see `load_images`.
     """
     path = Path(path).expanduser()
-    arrays = _read(path)
+    arrays = read_members(path, KEYS, _LAYOUT)
     x_train, x_test = (_check_images(path, key, arrays[key]) for key in ("x_train", "x_test"))
-    y_train, y_test = (_check_labels(path, key, arrays[key]) for key in ("y_train", "y_test"))
+    y_train, y_test = (check_labels(path, key, arrays[key]) for key in ("y_train", "y_test"))
     for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         if len(x) != len(y):
             raise DatasetError(
@@ -47,7 +48,7 @@ def load_npz(
     unseen = np.setdiff1d(y_test, y_train)
     if unseen.size:
         warnings.warn(
-            f"{path}: {_some(unseen)} in y_test never occur in y_train, so that no model "
+            f"{path}: {some(unseen)} in y_test never occur in y_train, so that no model "
             "trained on this file can predict them.",
             stacklevel=3,
         )
@@ -64,28 +65,41 @@ def load_npz(
     )
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The four arrays as they are stored."""
+def read_members(
+    path: Path, keys: Sequence[str], layout: str, optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Arrays of an `.npz` file as they are stored, without ever unpickling.
+
+    Args:
+        path: the file.
+        keys: what must be there.
+        layout: how to write such a file, for the messages.
+        optional: what may be there.
+
+    Raises:
+        DatasetError: no such file, a damaged one, a key that is missing or no plain array.
+    """
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise DatasetError(
                     f"{path} is not an .npz file, or it was cut short: it has no readable zip "
-                    f"directory. Copy it again, or write it anew. {_LAYOUT}"
+                    f"directory. Copy it again, or write it anew. {layout}"
                 )
         with np.load(path, allow_pickle=False) as stored:
-            missing = [key for key in KEYS if key not in stored]
+            missing = [key for key in keys if key not in stored]
             if missing:
                 there = ", ".join(stored.files) or "nothing"
                 raise DatasetError(
-                    f"{path} lacks {', '.join(missing)}; there is: {there}. {_LAYOUT}"
+                    f"{path} lacks {', '.join(missing)}; there is: {there}. {layout}"
                 )
-            return {key: _member(path, stored, key) for key in KEYS}
+            wanted = [*keys, *(key for key in optional if key in stored)]
+            return {key: _member(path, stored, key, layout) for key in wanted}
     except DatasetError:
         raise
     except FileNotFoundError as error:
         raise DatasetError(
-            f"No such file: {path} (from the folder {Path.cwd()}). Check the path. {_LAYOUT}"
+            f"No such file: {path} (from the folder {Path.cwd()}). Check the path. {layout}"
         ) from error
     except IsADirectoryError as error:
         raise DatasetError(f"{path} is a folder, not an .npz file.") from error
@@ -93,11 +107,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise DatasetError(f"Cannot open {path}: {error}.") from error
     except Exception as error:  # damaged bytes raise what they like
         raise DatasetError(
-            f"{path} is damaged: {error}. Copy it again, or write it anew. {_LAYOUT}"
+            f"{path} is damaged: {error}. Copy it again, or write it anew. {layout}"
         ) from error
 
 
-def _member(path: Path, stored: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+def _member(path: Path, stored: np.lib.npyio.NpzFile, key: str, layout: str) -> np.ndarray:
     try:
         array = stored[key]
     except MemoryError as error:
@@ -114,10 +128,10 @@ def _member(path: Path, stored: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
             ) from error
         raise DatasetError(
             f"{path}: {key} is damaged or cut short: {error}. Copy the file again, or write it "
-            f"anew. {_LAYOUT}"
+            f"anew. {layout}"
         ) from error
     if not isinstance(array, np.ndarray):
-        raise DatasetError(f"{path}: {key} is not a NumPy array. {_LAYOUT}")
+        raise DatasetError(f"{path}: {key} is not a NumPy array. {layout}")
     return array
 
 
@@ -148,7 +162,7 @@ def _check_images(path: Path, key: str, x: np.ndarray) -> np.ndarray:
         if bad.size:
             raise DatasetError(
                 f"{path}: {key} has NaN or infinite values in {bad.size} of {len(x)} images "
-                f"(rows {_some(bad)}). Remove or mend these rows first."
+                f"(rows {some(bad)}). Remove or mend these rows first."
             )
     return x
 
@@ -184,7 +198,7 @@ def _scale(path: Path, parts: dict[str, np.ndarray]) -> float:
     return 255.0
 
 
-def _check_labels(path: Path, key: str, y: np.ndarray) -> np.ndarray:
+def check_labels(path: Path, key: str, y: np.ndarray) -> np.ndarray:
     """`y` as int32 class numbers `[n]`, or an error that names the file and the key."""
     if y.ndim == 2 and y.shape[1] == 1:  # as Keras stores CIFAR
         y = y[:, 0]
@@ -207,12 +221,12 @@ def _check_labels(path: Path, key: str, y: np.ndarray) -> np.ndarray:
         if bad.size:
             raise DatasetError(
                 f"{path}: {key} must hold whole numbers, but {bad.size} of {len(y)} are not "
-                f"(rows {_some(bad)}; the first is {y[bad[0]]})."
+                f"(rows {some(bad)}; the first is {y[bad[0]]})."
             )
     if y.min() < 0:
         bad = np.flatnonzero(y < 0)
         raise DatasetError(
-            f"{path}: {key} has {bad.size} negative labels (rows {_some(bad)}). Classes are "
+            f"{path}: {key} has {bad.size} negative labels (rows {some(bad)}). Classes are "
             "numbered from 0; drop rows without a label."
         )
     if y.max() >= MAX_CLASSES:
@@ -229,5 +243,6 @@ def _first(x: np.ndarray, count: int) -> np.ndarray:
     return x if count == len(x) else x[:count].copy()
 
 
-def _some(values: np.ndarray) -> str:
+def some(values: np.ndarray) -> str:
+    """The first few of `values`, for a message."""
     return ", ".join(map(str, values[:5].tolist())) + (", …" if len(values) > 5 else "")
