@@ -5,15 +5,13 @@ Cannistraci et al. 2024 (arXiv 2310.01211); with the classifier, their end-to-en
 """
 
 import dataclasses
-import platform
-import shlex
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -21,14 +19,15 @@ from relrep_jax import anchors as anchor_choice
 from relrep_jax import report
 from relrep_jax.checks import lookup
 from relrep_jax.data import ImageDataset, load_images
+from relrep_jax.experiments import end_to_end
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.experiments.end_to_end import representation_config
 from relrep_jax.experiments.tasks import TASKS, Task, count_parameters
 from relrep_jax.models import Representation, Variables
-from relrep_jax.stitching import stitching_column
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
-from relrep_jax.training.optimizers import make_optimizer, make_schedule
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds, take_seed
-from relrep_jax.training.trainer import Epoch, train
+
+__all__ = ["Job", "default_config", "evaluate", "prepare", "representation_config", "run"]
 
 
 def default_config() -> ConfigDict:
@@ -55,13 +54,7 @@ def default_config() -> ConfigDict:
     # Width of the latents; 0: the flattened features are the latents.
     config.model.latent_dim = 64
 
-    # What the decoder reads. No similarities: the latents themselves.
-    config.representations = ConfigDict(sort_keys=False)
-    config.representations.absolute = representation_config()
-    config.representations.relative_cosine = representation_config(("cosine",))
-    config.representations.product = representation_config(
-        ("cosine", "euclidean", "manhattan", "chebyshev"), aggregation="mlp_sum"
-    )
+    end_to_end.add_shared_fields(config)
 
     config.anchors = ConfigDict()
     config.anchors.count = 128
@@ -69,12 +62,6 @@ def default_config() -> ConfigDict:
     config.anchors.choice = "stratified"
     # The same anchors for all seeds: they are what the seeds have in common.
     config.anchors.seed = 0
-
-    config.seeds = ConfigDict()
-    config.seeds.count = 5
-    config.seeds.first = 0
-    # auto | vmap | map: how the seed axis runs on a device (the result is the same).
-    config.seeds.axis = "auto"
 
     config.training = ConfigDict()
     config.training.epochs = 30
@@ -86,44 +73,9 @@ def default_config() -> ConfigDict:
     # Steps in one compiled call; 0: an epoch.
     config.training.log_every = 0
 
-    config.optimizer = ConfigDict()
-    # Any of relrep_jax.training.optimizers.OPTIMIZERS, with its options.
-    config.optimizer.name = "adam"
-    config.optimizer.options = ConfigDict()
-    config.optimizer.learning_rate = 1e-3
-    # constant | cosine, after a linear warm-up
-    config.optimizer.schedule = "constant"
-    config.optimizer.warmup_steps = 0
-    # Largest global norm of a gradient; 0: no clipping.
-    config.optimizer.clip_norm = 10.0
-
-    config.checkpoint = ConfigDict()
-    # Epochs between checkpoints; there is always one at the end.
-    config.checkpoint.every = 10
-
     config.evaluation = ConfigDict()
     # Test samples encoded at once.
     config.evaluation.batch_size = 1000
-    return config
-
-
-def representation_config(
-    similarities: tuple[str, ...] = (),
-    aggregation: str = "concatenation",
-    absolute_transform: str = "",
-) -> ConfigDict:
-    """One entry of `config.representations`.
-
-    Args:
-        similarities: names of similarities; none means the absolute form.
-        aggregation: how the decoder reads their product. A single space and `concatenation` is
-            the paper's relative layer: the similarities, then a LayerNorm.
-        absolute_transform: a transform of the latents fitted on the anchors, such as `centering`.
-    """
-    config = ConfigDict()
-    config.similarities = similarities
-    config.aggregation = aggregation
-    config.absolute_transform = absolute_transform
     return config
 
 
@@ -146,50 +98,21 @@ def prepare(config: ConfigDict) -> Job:
     Raises:
         ConfigError, ValueError: the message says which field, what is wrong and what to do.
     """
-    check_fields(config, default_config(), free=("representations", "optimizer.options"))
-    for name, fields in config.representations.items():
-        if not name.replace("_", "").replace("-", "").isalnum():
-            raise ConfigError(
-                f"The representation name {name!r} would not do as a file name: use letters, "
-                "digits, - and _."
-            )
-        reference = ConfigDict({"representations": {name: representation_config().to_dict()}})
-        given = ConfigDict({"representations": {name: fields}})
-        check_fields(given, reference)
-    if not config.representations:
-        raise ConfigError("config.representations is empty: name at least one.")
+    check_fields(config, default_config(), free=end_to_end.FREE_FIELDS)
+    representations = end_to_end.read_representations(config)
     make_task = lookup("task", config.task, TASKS)
     check_at_least(
         config,
         {
-            "seeds.count": 1,
-            "seeds.first": 0,
-            "anchors.count": 1,
-            "anchors.seed": 0,
-            "training.epochs": 1,
+            **end_to_end.MINIMUM,
             "training.batch_size": 1,
             "training.log_every": 0,
-            "checkpoint.every": 1,
             "evaluation.batch_size": 1,
-            "optimizer.clip_norm": 0,
             "data.train_limit": 0,
             "data.test_limit": 0,
         },
     )
-    if not config.optimizer.learning_rate > 0:
-        raise ConfigError(
-            f"config.optimizer.learning_rate must be above 0, got {config.optimizer.learning_rate}."
-        )
     lookup("anchor choice", config.anchors.choice, dict.fromkeys(("uniform", "stratified")))
-    representations = {
-        name: Representation(
-            name,
-            tuple(fields.similarities),
-            fields.aggregation,
-            fields.absolute_transform or None,
-        )
-        for name, fields in config.representations.items()
-    }
     plan = plan_seeds(config.seeds.count, config.seeds.axis)
 
     dataset = load_images(
@@ -224,17 +147,13 @@ def prepare(config: ConfigDict) -> Job:
     }
     for task in tasks.values():
         count_parameters(task)
-    seeds = tuple(range(config.seeds.first, config.seeds.first + config.seeds.count))
+    seeds = end_to_end.seed_numbers(config)
     return Job(config, dataset, np.asarray(anchors), seeds, plan, tasks, representations)
 
 
-def _make_optimizer(config: ConfigDict, num_samples: int):
-    fields = config.optimizer
-    total_steps = config.training.epochs * (num_samples // config.training.batch_size)
-    schedule = make_schedule(
-        fields.schedule, fields.learning_rate, total_steps, fields.warmup_steps
-    )
-    return make_optimizer(fields.name, schedule, fields.clip_norm, **fields.options)
+def _make_optimizer(config: ConfigDict, num_samples: int) -> optax.GradientTransformation:
+    steps = config.training.epochs * (num_samples // config.training.batch_size)
+    return end_to_end.read_optimizer(config, steps)
 
 
 def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[report.Summary]:
@@ -264,7 +183,18 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
             grids.append(report.Grid(name, task.metric, values, labels, labels))
             curves[name] = log.curves(name)
     summaries = [report.summarize(grid) for grid in grids]
-    _write_report(job, workdir, grids, summaries, pictures, curves, command)
+    end_to_end.write_results(
+        workdir,
+        grids,
+        summaries,
+        title=_title(job),
+        intro=_headline(job).split("\n", 1)[1] + ".",
+        command=command,
+        spaces={name: picture.spaces for name, picture in pictures.items()},
+        labels=next(iter(pictures.values())).labels,
+        curves=curves,
+        figures=_reconstructions(pictures),
+    )
     console.print(report.terminal_table(summaries, title=_title(job)))
     console.print(f"Report: {workdir / 'report.md'}", highlight=False)
     return summaries
@@ -279,44 +209,23 @@ def _train(
     log: MetricsLog,
     progress: TrainingProgress,
 ) -> Variables:
-    config = job.config
-    diverged: set[int] = set()
-
-    def on_resume(epoch: int) -> None:
-        log.forget(name, epoch)
-        progress.advance(name, epoch)
-        if epoch:
-            progress.say(f"{name}: going on from epoch {epoch}.")
-
-    def on_epoch(epoch: Epoch) -> None:
-        log.write(name, epoch.number, epoch.step, epoch.seconds, epoch.metrics)
-        progress.advance(name, epoch.number, epoch.metrics["loss"])
-        for seed, loss in zip(job.seeds, epoch.metrics["loss"], strict=True):
-            if not np.isfinite(loss) and seed not in diverged:
-                diverged.add(seed)
-                progress.say(
-                    f"{name}: seed {seed} diverged in epoch {epoch.number} (its loss is {loss}); "
-                    "the other seeds go on."
-                )
-
-    anchors = jnp.asarray(job.anchors)
-    state = train(
+    config, anchors = job.config, jnp.asarray(job.anchors)
+    return end_to_end.train_seeds(
+        name,
         task.model,
         task.loss,
         _make_optimizer(config, len(job.dataset.x_train)),
         data,
+        config=config,
         seeds=job.seeds,
         plan=job.plan,
-        epochs=config.training.epochs,
+        workdir=workdir,
+        log=log,
+        progress=progress,
         batch_size=config.training.batch_size,
         make_context=lambda data: data["image"][anchors],
         log_every=config.training.log_every,
-        checkpoint_directory=workdir / "checkpoints" / name,
-        checkpoint_every=config.checkpoint.every,
-        on_resume=on_resume,
-        on_epoch=on_epoch,
     )
-    return state.variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,7 +234,7 @@ class Pictures:
 
     Attributes:
         labels: `[n]` classes of the samples in `spaces`.
-        spaces: a space `[n, width]` a seed, for at most `MAX_SPACES` seeds that did not diverge.
+        spaces: a space `[n, width]` a seed (`end_to_end.shown_spaces`).
         originals: `[k, h, w, c]` a few of these samples; None for classifiers.
         non_stitched: `[k, h, w, c]`, the first seed's reconstructions; None for classifiers.
         stitched: `[k, h, w, c]`, the first seed's encoder with the second seed's decoder; None
@@ -339,8 +248,6 @@ class Pictures:
     stitched: np.ndarray | None = None
 
 
-MAX_SPACES = 5
-MAX_POINTS = 1000
 MAX_IMAGES = 10
 
 
@@ -361,12 +268,7 @@ def evaluate(job: Job, task: Task, variables: Variables) -> tuple[np.ndarray, Pi
     anchor_images = plan.share(dataset.x_train[job.anchors])
     anchors = over_seeds(task.encode_anchors, plan)(variables, anchor_images)
     encode_all = over_seeds(lambda seed, images: task.encode(*seed, images), plan)
-    columns = over_seeds(
-        lambda decoder, spaces, batch: stitching_column(
-            task.decode, task.score, spaces, decoder, batch
-        ),
-        plan,
-    )
+    columns = end_to_end.stitching_columns(task.decode, task.score, plan)
     total = np.zeros((plan.num_seeds, plan.num_seeds))
     pictures = None
     for start in range(0, len(dataset.x_test), size):
@@ -388,11 +290,7 @@ def evaluate(job: Job, task: Task, variables: Variables) -> tuple[np.ndarray, Pi
 def _take_pictures(
     task: Task, dataset: ImageDataset, variables: Variables, spaces: np.ndarray, batch: Any
 ) -> Pictures:
-    finite = [space for space in spaces if np.isfinite(space).all()]
-    shown = Pictures(
-        labels=batch["label"][:MAX_POINTS],
-        spaces=[_flatten_space(space)[:MAX_POINTS] for space in finite[:MAX_SPACES]],
-    )
+    shown = Pictures(batch["label"], end_to_end.shown_spaces(spaces))
     if task.metric != "mse":
         return shown
     chosen = _one_of_each_class(batch["label"], MAX_IMAGES)
@@ -405,16 +303,6 @@ def _take_pictures(
         non_stitched=np.asarray(decode(take_seed(variables, 0), space)),
         stitched=np.asarray(decode(take_seed(variables, 1), space)) if len(spaces) > 1 else None,
     )
-
-
-def _flatten_space(space: np.ndarray) -> np.ndarray:
-    """`[n, d]` as it is; a product `[s, n, m]` as `[n, s * m]`, each space at unit spread."""
-    if space.ndim == 2:
-        return space
-    space = space - space.mean(axis=(1, 2), keepdims=True)
-    spread = space.std(axis=(1, 2), keepdims=True)
-    space = space / np.where(spread == 0, 1.0, spread)
-    return np.moveaxis(space, 0, 1).reshape(space.shape[1], -1)
 
 
 def _one_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
@@ -433,90 +321,25 @@ def _title(job: Job) -> str:
 
 def _headline(job: Job) -> str:
     height, width, channels = job.dataset.image_shape
-    plan = job.plan
-    devices = f"{plan.mesh.size} {plan.mesh.devices.flat[0].platform} device"
     return (
         f"{_title(job)}\n"
         f"{len(job.dataset.x_train)} training and {len(job.dataset.x_test)} test images of "
-        f"{height}x{width}x{channels}, {len(job.anchors)} anchors, {plan.num_seeds} seeds x "
-        f"{len(job.tasks)} representations, {plan.strategy} over seeds on {devices}"
-        f"{'' if plan.mesh.size == 1 else 's'}"
+        f"{height}x{width}x{channels}, {len(job.anchors)} anchors, "
+        f"{end_to_end.describe_plan(job.plan, len(job.tasks))}"
     )
 
 
-def _write_report(
-    job: Job,
-    workdir: Path,
-    grids: list[report.Grid],
-    summaries: list[report.Summary],
-    pictures: dict[str, Pictures],
-    curves: dict[str, np.ndarray],
-    command: str,
-) -> None:
-    tables, figures = workdir / "tables", workdir / "figures"
-    report.write_stitching_csv(tables / "stitching.csv", grids)
-    report.write_stitching_json(tables / "stitching.json", grids)
-    report.write_summary_csv(tables / "summary.csv", summaries)
-    report.write_summary_json(tables / "summary.json", summaries)
-
-    shown: list[tuple[str, str]] = []
-
-    def add(name: str, caption: str, figure) -> None:
-        report.save(figure, figures / f"{name}.png")
-        shown.append((caption, f"figures/{name}.png"))
-
+def _reconstructions(pictures: dict[str, Pictures]) -> list[tuple]:
     originals = next(iter(pictures.values())).originals
-    if originals is not None:
-        rows = []
-        for name, picture in pictures.items():
-            rows.append(((name, "own decoder"), picture.non_stitched))
-            if picture.stitched is not None:
-                rows.append(((name, "stitched"), picture.stitched))
-        add(
-            "reconstructions",
-            "Test images, and what the models make of them: with their own decoder, and with the "
-            "decoder of another seed.",
-            report.reconstructions(originals, rows),
-        )
-    spaces = {
-        name: report.project_jointly(picture.spaces)
-        for name, picture in pictures.items()
-        if picture.spaces
-    }
-    labels = next(iter(pictures.values())).labels
-    add(
-        "latent_spaces",
-        "What crosses from encoder to decoder, seed by seed: the principal plane of the first "
-        "seed's space, the same for all seeds; colours are classes.",
-        report.latent_spaces(spaces, labels),
+    if originals is None:
+        return []
+    rows = []
+    for name, picture in pictures.items():
+        rows.append(((name, "own decoder"), picture.non_stitched))
+        if picture.stitched is not None:
+            rows.append(((name, "stitched"), picture.stitched))
+    caption = (
+        "Test images, and what the models make of them: with their own decoder, and with the "
+        "decoder of another seed."
     )
-    add(
-        "pair_grid",
-        "Every encoder with every decoder; the diagonal is not stitched.",
-        report.pair_grid(grids),
-    )
-    add(
-        "learning_curves",
-        "Training loss by epoch: mean and range over seeds.",
-        report.learning_curves(curves, ylabel="training loss"),
-    )
-    report.write_report(
-        workdir / "report.md",
-        title=_title(job),
-        intro=_headline(job).split("\n", 1)[1] + ".",
-        command=command or f"python train.py --workdir={shlex.quote(str(workdir))}",
-        summaries=summaries,
-        figures=shown,
-        sections=[
-            (
-                "Files",
-                "`tables/stitching.csv` has one row for each pair of encoder and decoder, "
-                "`tables/summary.csv` the table above, `metrics.jsonl` the losses of every epoch "
-                "and seed, `checkpoints/` the trained models, `config.json` the configuration.",
-            )
-        ],
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("relrep_jax", "jax", "flax", "optax", "numpy")},
-        },
-    )
+    return [("reconstructions", caption, report.reconstructions(originals, rows))]

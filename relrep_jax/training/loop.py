@@ -90,7 +90,7 @@ def train_steps(
     data: Any,
     make_context: Callable[[Any], Any],
     *,
-    batch_size: int,
+    batch_size: int | None,
     num_steps: int,
 ) -> tuple[TrainState, dict]:
     """`num_steps` steps of one seed inside one epoch, as a scan.
@@ -102,22 +102,30 @@ def train_steps(
         loss, optimizer, state: as in `train_step`.
         data: pytree of arrays `[num_samples, ...]` on the device.
         make_context: `data -> context`, evaluated once.
-        batch_size: samples in a step.
+        batch_size: samples in a step; None takes all of `data` in every step, as it is: then its
+            leaves may have any shapes, and a step is an epoch.
         num_steps: must not cross the end of the epoch that `state.step` is in.
 
     Returns:
         The state after the steps and the means of the metrics over the steps.
     """
-    num_samples = jax.tree.leaves(data)[0].shape[0]
-    steps_per_epoch = num_samples // batch_size
-    order = epoch_order(state.key, state.step // steps_per_epoch, num_samples)
     context = make_context(data)
+    if batch_size is None:
+
+        def next_batch(step):
+            return data
+    else:
+        num_samples = jax.tree.leaves(data)[0].shape[0]
+        steps_per_epoch = num_samples // batch_size
+        order = epoch_order(state.key, state.step // steps_per_epoch, num_samples)
+
+        def next_batch(step):
+            start = (step % steps_per_epoch) * batch_size
+            indices = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
+            return jax.tree.map(lambda leaf: leaf[indices], data)
 
     def body(state, _):
-        start = (state.step % steps_per_epoch) * batch_size
-        indices = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
-        batch = jax.tree.map(lambda leaf: leaf[indices], data)
-        return train_step(loss, optimizer, state, batch, context)
+        return train_step(loss, optimizer, state, next_batch(state.step), context)
 
     state, metrics = jax.lax.scan(body, state, length=num_steps)
     return state, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), metrics)

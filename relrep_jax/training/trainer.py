@@ -41,6 +41,16 @@ def calls_per_epoch(steps_per_epoch: int, log_every: int) -> list[int]:
     return [log_every] * whole + ([rest] if rest else [])
 
 
+def _steps_per_epoch(data: Any, batch_size: int) -> int:
+    num_samples = jax.tree.leaves(data)[0].shape[0]
+    if not 1 <= batch_size <= num_samples:
+        raise ValueError(
+            f"batch_size must lie in 1 .. {num_samples}, the number of training samples, got "
+            f"{batch_size}."
+        )
+    return num_samples // batch_size
+
+
 def train(
     model: PureModel,
     loss: Loss,
@@ -50,7 +60,7 @@ def train(
     seeds: Sequence[int],
     plan: SeedPlan,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None,
     make_context: Callable[[Any], Any] = lambda data: None,
     log_every: int = 0,
     checkpoint_directory: Path | None = None,
@@ -69,7 +79,8 @@ def train(
         seeds: the seed numbers.
         plan: how the seed axis runs (`plan_seeds(len(seeds))`).
         epochs: how many in all.
-        batch_size: samples in a step, at most `num_samples`.
+        batch_size: samples in a step, at most `num_samples`; None takes all of `data` in every
+            step, as it is: then its leaves may have any shapes, and a step is an epoch.
         make_context: `data -> context` of the loss, such as the anchors' images.
         log_every: steps in one compiled call; 0 means an epoch.
         checkpoint_directory: where checkpoints lie; None writes none.
@@ -83,13 +94,7 @@ def train(
     Raises:
         ValueError: a batch larger than the data.
     """
-    num_samples = jax.tree.leaves(data)[0].shape[0]
-    if not 1 <= batch_size <= num_samples:
-        raise ValueError(
-            f"batch_size must lie in 1 .. {num_samples}, the number of training samples, got "
-            f"{batch_size}."
-        )
-    steps_per_epoch = num_samples // batch_size
+    steps_per_epoch = 1 if batch_size is None else _steps_per_epoch(data, batch_size)
     calls = calls_per_epoch(steps_per_epoch, log_every)
     run = {
         num_steps: over_seeds(

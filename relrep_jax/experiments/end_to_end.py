@@ -1,0 +1,320 @@
+"""What experiments share that train models from many seeds and stitch every pair of them.
+
+Such an experiment brings models, data and scores; here are the fields of its config that say how
+to train, the training itself, and its tables, figures and report.
+"""
+
+import platform
+import shlex
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from relrep_jax import report
+from relrep_jax.experiments.config import ConfigError, check_fields
+from relrep_jax.models import PureModel, Representation, Variables
+from relrep_jax.stitching import Decode, Score, stitching_column
+from relrep_jax.training.logs import MetricsLog, TrainingProgress
+from relrep_jax.training.loop import Loss
+from relrep_jax.training.optimizers import make_optimizer, make_schedule
+from relrep_jax.training.seeds import SeedPlan, over_seeds
+from relrep_jax.training.trainer import Epoch, train
+
+FREE_FIELDS = ("representations", "optimizer.options")
+"""Groups of fields in which a user may add others."""
+MINIMUM = {
+    "seeds.count": 1,
+    "seeds.first": 0,
+    "anchors.count": 1,
+    "anchors.seed": 0,
+    "training.epochs": 1,
+    "checkpoint.every": 1,
+    "optimizer.clip_norm": 0,
+}
+"""What the numbers of the shared fields must reach."""
+MAX_SPACES = 5
+MAX_POINTS = 1000
+
+
+def representation_config(
+    similarities: tuple[str, ...] = (),
+    aggregation: str = "concatenation",
+    absolute_transform: str = "",
+) -> ConfigDict:
+    """One entry of `config.representations`.
+
+    Args:
+        similarities: names of similarities; none means the absolute form.
+        aggregation: how the decoder reads their product. A single space and `concatenation` is
+            the paper's relative layer: the similarities, then a LayerNorm.
+        absolute_transform: a transform of the latents fitted on the anchors, such as `centering`.
+    """
+    config = ConfigDict()
+    config.similarities = similarities
+    config.aggregation = aggregation
+    config.absolute_transform = absolute_transform
+    return config
+
+
+def add_shared_fields(config: ConfigDict) -> None:
+    """Add what all these experiments have: representations, seeds, optimiser, checkpoints."""
+    # What the decoder reads. No similarities: the latents themselves.
+    config.representations = ConfigDict(sort_keys=False)
+    config.representations.absolute = representation_config()
+    config.representations.relative_cosine = representation_config(("cosine",))
+    config.representations.product = representation_config(
+        ("cosine", "euclidean", "manhattan", "chebyshev"), aggregation="mlp_sum"
+    )
+
+    config.seeds = ConfigDict()
+    config.seeds.count = 5
+    config.seeds.first = 0
+    # auto | vmap | map: how the seed axis runs on a device (the result is the same).
+    config.seeds.axis = "auto"
+
+    config.optimizer = ConfigDict()
+    # Any of relrep_jax.training.optimizers.OPTIMIZERS, with its options.
+    config.optimizer.name = "adam"
+    config.optimizer.options = ConfigDict()
+    config.optimizer.learning_rate = 1e-3
+    # constant | cosine, after a linear warm-up
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_steps = 0
+    # Largest global norm of a gradient; 0: no clipping.
+    config.optimizer.clip_norm = 10.0
+
+    config.checkpoint = ConfigDict()
+    # Epochs between checkpoints; there is always one at the end.
+    config.checkpoint.every = 10
+
+
+def read_representations(config: ConfigDict) -> dict[str, Representation]:
+    """The representations that a config names.
+
+    Raises:
+        ConfigError, ValueError: none, a name that would not do, a field or value that is unknown.
+    """
+    for name, fields in config.representations.items():
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise ConfigError(
+                f"The representation name {name!r} would not do as a file name: use letters, "
+                "digits, - and _."
+            )
+        reference = ConfigDict({"representations": {name: representation_config().to_dict()}})
+        given = ConfigDict({"representations": {name: fields}})
+        check_fields(given, reference)
+    if not config.representations:
+        raise ConfigError("config.representations is empty: name at least one.")
+    return {
+        name: Representation(
+            name,
+            tuple(fields.similarities),
+            fields.aggregation,
+            fields.absolute_transform or None,
+        )
+        for name, fields in config.representations.items()
+    }
+
+
+def seed_numbers(config: ConfigDict) -> tuple[int, ...]:
+    """The seeds that a config names."""
+    return tuple(range(config.seeds.first, config.seeds.first + config.seeds.count))
+
+
+def read_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransformation:
+    """The optimiser that a config names, for a training of so many steps.
+
+    Raises:
+        ConfigError, ValueError: an unknown name or option, a number out of range.
+    """
+    fields = config.optimizer
+    if not fields.learning_rate > 0:
+        raise ConfigError(
+            f"config.optimizer.learning_rate must be above 0, got {fields.learning_rate}."
+        )
+    schedule = make_schedule(
+        fields.schedule, fields.learning_rate, total_steps, fields.warmup_steps
+    )
+    return make_optimizer(fields.name, schedule, fields.clip_norm, **fields.options)
+
+
+def train_seeds(
+    name: str,
+    model: PureModel,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    data: Any,
+    *,
+    config: ConfigDict,
+    seeds: Sequence[int],
+    plan: SeedPlan,
+    workdir: Path,
+    log: MetricsLog,
+    progress: TrainingProgress,
+    **options: Any,
+) -> Variables:
+    """Train one representation from all seeds, or go on where it stopped; say how it goes.
+
+    Args:
+        name: of the representation.
+        model, loss, optimizer, data, seeds, plan: see `relrep_jax.training.trainer.train`.
+        config: of the experiment, with `training.epochs` and `checkpoint.every`.
+        workdir: where checkpoints go.
+        log, progress: told of every epoch.
+        **options: `batch_size`, `make_context` and `log_every` of `train`.
+
+    Returns:
+        The trained models, with a leading seed axis.
+    """
+    diverged: set[int] = set()
+
+    def on_resume(epoch: int) -> None:
+        log.forget(name, epoch)
+        progress.advance(name, epoch)
+        if epoch:
+            progress.say(f"{name}: going on from epoch {epoch}.")
+
+    def on_epoch(epoch: Epoch) -> None:
+        log.write(name, epoch.number, epoch.step, epoch.seconds, epoch.metrics)
+        progress.advance(name, epoch.number, epoch.metrics["loss"])
+        for seed, value in zip(seeds, epoch.metrics["loss"], strict=True):
+            if not np.isfinite(value) and seed not in diverged:
+                diverged.add(seed)
+                progress.say(
+                    f"{name}: seed {seed} diverged in epoch {epoch.number} (its loss is {value}); "
+                    "the other seeds go on."
+                )
+
+    state = train(
+        model,
+        loss,
+        optimizer,
+        data,
+        seeds=seeds,
+        plan=plan,
+        epochs=config.training.epochs,
+        checkpoint_directory=workdir / "checkpoints" / name,
+        checkpoint_every=config.checkpoint.every,
+        on_resume=on_resume,
+        on_epoch=on_epoch,
+        **options,
+    )
+    return state.variables
+
+
+def stitching_columns(decode: Decode, score: Score, plan: SeedPlan) -> Callable[..., Any]:
+    """Compile `(decoders, spaces, targets) -> scores`, decoders spread over seeds.
+
+    Scores are `[decoders, encoders, ...]`; spaces `[encoders, ...]` and targets are shared.
+    """
+    return over_seeds(
+        lambda decoder, spaces, targets: stitching_column(decode, score, spaces, decoder, targets),
+        plan,
+    )
+
+
+def shown_spaces(spaces: np.ndarray) -> list[np.ndarray]:
+    """Of spaces `[seeds, n, d]` or `[seeds, s, n, m]` what figures show: a few seeds that did not
+    diverge, a thousand rows, a product's spaces side by side."""
+    finite = [space for space in spaces if np.isfinite(space).all()]
+    return [_flatten_space(space)[:MAX_POINTS] for space in finite[:MAX_SPACES]]
+
+
+def _flatten_space(space: np.ndarray) -> np.ndarray:
+    """`[n, d]` as it is; a product `[s, n, m]` as `[n, s * m]`, each space at unit spread."""
+    if space.ndim == 2:
+        return space
+    space = space - space.mean(axis=(1, 2), keepdims=True)
+    spread = space.std(axis=(1, 2), keepdims=True)
+    space = space / np.where(spread == 0, 1.0, spread)
+    return np.moveaxis(space, 0, 1).reshape(space.shape[1], -1)
+
+
+def write_results(
+    workdir: Path,
+    grids: list[report.Grid],
+    summaries: list[report.Summary],
+    *,
+    title: str,
+    intro: str,
+    spaces: dict[str, list[np.ndarray]],
+    labels: np.ndarray,
+    curves: dict[str, np.ndarray],
+    command: str = "",
+    figures: Sequence[tuple[str, str, Figure]] = (),
+    sections: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write tables, figures and the report to `workdir`.
+
+    Args:
+        workdir: where they go.
+        grids, summaries: one a representation.
+        title, intro, command: of the report.
+        spaces: representation to what `shown_spaces` gives.
+        labels: classes of the rows of `spaces`; further ones are left out.
+        curves: representation to training losses `[seeds, epochs]`.
+        figures: name, caption and figure of further ones, which come first.
+        sections: heading and text of further sections of the report.
+    """
+    tables = workdir / "tables"
+    report.write_stitching_csv(tables / "stitching.csv", grids)
+    report.write_stitching_json(tables / "stitching.json", grids)
+    report.write_summary_csv(tables / "summary.csv", summaries)
+    report.write_summary_json(tables / "summary.json", summaries)
+    projected = {name: report.project_jointly(parts) for name, parts in spaces.items() if parts}
+    shared = [
+        (
+            "latent_spaces",
+            "What crosses from encoder to decoder, seed by seed: the principal plane of the first "
+            "seed's space, the same for all seeds; colours are classes.",
+            report.latent_spaces(projected, labels[:MAX_POINTS]),
+        ),
+        (
+            "pair_grid",
+            "Every encoder with every decoder; the diagonal is not stitched.",
+            report.pair_grid(grids),
+        ),
+        (
+            "learning_curves",
+            "Training loss by epoch: mean and range over seeds.",
+            report.learning_curves(curves, ylabel="training loss"),
+        ),
+    ]
+    shown = []
+    for name, caption, figure in (*figures, *shared):
+        report.save(figure, workdir / "figures" / f"{name}.png")
+        shown.append((caption, f"figures/{name}.png"))
+    files = (
+        "Files",
+        "`tables/stitching.csv` has one row for each pair of encoder and decoder, "
+        "`tables/summary.csv` the table above, `metrics.jsonl` the losses of every epoch "
+        "and seed, `checkpoints/` the trained models, `config.json` the configuration.",
+    )
+    report.write_report(
+        workdir / "report.md",
+        title=title,
+        intro=intro,
+        command=command or f"python train.py --workdir={shlex.quote(str(workdir))}",
+        summaries=summaries,
+        figures=shown,
+        sections=[*sections, files],
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("relrep_jax", "jax", "flax", "optax", "numpy")},
+        },
+    )
+
+
+def describe_plan(plan: SeedPlan, num_representations: int) -> str:
+    """`5 seeds x 3 representations, map over seeds on 2 cpu devices`."""
+    return (
+        f"{plan.num_seeds} seeds x {num_representations} representations, {plan.strategy} over "
+        f"seeds on {plan.mesh.size} {plan.mesh.devices.flat[0].platform} device"
+        f"{'' if plan.mesh.size == 1 else 's'}"
+    )
