@@ -98,24 +98,7 @@ def fit(
         )
     weights = weights.astype(spaces[0].dtype)
 
-    centred, means = [], []
-    for space, weight in zip(spaces, weights, strict=True):
-        mean = _weighted_mean(space, weight)
-        centred.append((space - mean) * weight[:, None])
-        means.append(mean)
-
-    present = jnp.einsum("em,en->mn", weights, weights)
-    total = sum(dot(unit, unit.T) for unit in map(unit_rows, centred))
-    consensus = total / jnp.maximum(present, 1.0)
-    # An anchor that a single encoder has is no matter of agreement.
-    consensus = consensus * (jnp.sum(weights, axis=0) > 1)
-
-    maps, targets = [], []
-    for rows, weight in zip(centred, weights, strict=True):
-        target = _weighted_mean(consensus, weight)
-        maps.append(_ridge(rows, (consensus - target) * weight[:, None], weight, relative_penalty))
-        targets.append(target)
-    return Consensus(tuple(means), tuple(maps), tuple(targets))
+    return _solve(spaces, spaces, weights, weights, relative_penalty)
 
 
 def apply(params: Consensus, i: int, x: jax.Array) -> jax.Array:
@@ -220,25 +203,53 @@ def match_and_fit(
     mean = sum(known) / e
     hub = jnp.argmax(jnp.stack([jnp.sum(mean * one) for one in known]))
 
-    for round_number in range(rounds):
+    for _ in range(rounds):
         found = [unit_rows(_centred(apply(params, i, pool))) for i, pool in enumerate(pools)]
-        padded = jnp.stack([_pad(one, size) for one in found])
-        sizes = jnp.asarray([pool.shape[0] for pool in pools])
-        of_hub, rows_of_hub = padded[hub], jnp.arange(size) < sizes[hub]
+        of_hub = jnp.stack([_pad(one, size) for one in found])[hub]
+        in_hub = jnp.arange(size) < jnp.asarray([pool.shape[0] for pool in pools])[hub]
         rows, weights = [], []
         for i, pool in enumerate(pools):
             to, mutual = mutual_matches(of_hub, found[i])
             to = jnp.where(hub == i, jnp.arange(size) % pool.shape[0], to)
-            matched = rows_of_hub & (mutual | (hub == i))
+            matched = in_hub & (mutual | (hub == i))
             rows.append(jnp.concatenate([anchors[i], pool[to]]))
             weights.append(jnp.concatenate([jnp.ones(m, bool), matched]))
-        last = round_number == rounds - 1
-        params = fit(
-            rows,
-            relative_penalty=final_penalty if last else relative_penalty,
-            weights=jnp.stack(weights),
+        row_weights = jnp.stack(weights).astype(rows[0].dtype)
+        # To find matches, similarities to the known anchors are enough, and far cheaper.
+        params = _solve(rows, anchors, row_weights, jnp.ones((e, m)), relative_penalty)
+    return _solve(rows, rows, row_weights, row_weights, final_penalty)
+
+
+def _solve(
+    rows: Sequence[jax.Array],
+    columns: Sequence[jax.Array],
+    row_weights: jax.Array,
+    column_weights: jax.Array,
+    relative_penalty: float | jax.Array,
+) -> Consensus:
+    """The consensus similarities of rows `[n, d_i]` to columns `[m, d_i]`, and maps to them."""
+    total = 0.0
+    for x, a, present, known in zip(rows, columns, row_weights, column_weights, strict=True):
+        mean = _weighted_mean(a, known)
+        unit_x, unit_a = (unit_rows(v - mean) for v in (x, a))
+        total = total + dot(unit_x * present[:, None], (unit_a * known[:, None]).T)
+    count = jnp.einsum("en,em->nm", row_weights, column_weights)
+    consensus = total / jnp.maximum(count, 1.0)
+    # A sample that a single encoder has is no matter of agreement.
+    shared = jnp.sum(column_weights, axis=0) > 1
+    consensus = consensus * shared
+    row_weights = row_weights * (jnp.sum(row_weights, axis=0) > 1)
+
+    means, maps, targets = [], [], []
+    for x, weight in zip(rows, row_weights, strict=True):
+        mean, target = _weighted_mean(x, weight), _weighted_mean(consensus, weight)
+        kept = weight[:, None]
+        maps.append(
+            _ridge((x - mean) * kept, (consensus - target) * kept, weight, relative_penalty)
         )
-    return params
+        means.append(mean)
+        targets.append(target)
+    return Consensus(tuple(means), tuple(maps), tuple(targets))
 
 
 def _centred(x: jax.Array) -> jax.Array:
