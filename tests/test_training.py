@@ -54,7 +54,7 @@ def run(seeds, *, strategy="auto", epochs=3, **options):
     plan = plan_seeds(len(seeds), strategy)
     options = {"batch_size": 8, **options}
     return train(
-        MODEL, options.pop("loss", loss), OPTIMIZER, plan.share(data()),
+        MODEL, options.pop("loss", loss), OPTIMIZER, plan.share(options.pop("data", data())),
         seeds=seeds, plan=plan, epochs=epochs, **options,
     )  # fmt: skip
 
@@ -167,6 +167,20 @@ def test_steps_in_one_call_equal_steps_in_many():
     for _ in range(3):
         many = take(many, 2)
     chex.assert_trees_all_close(take(start, 6).variables, many.variables, rtol=1e-5, atol=1e-6)
+
+
+def test_a_full_batch_is_all_of_the_data_as_it_is_in_every_step():
+    """Leaves of any shapes; the same steps as on one batch of everything, which is shuffled."""
+
+    def calm(variables, batch, context, key):
+        prediction, stats = MODEL.apply(variables, "__call__", batch["x"], train=True)
+        return jnp.mean(jnp.square(prediction - batch["x"])), (stats, {})
+
+    whole = {**data(), "other": jnp.ones((3, 1))}
+    full = run([0, 1], batch_size=None, epochs=4, data=whole, loss=calm)
+    shuffled = run([0, 1], batch_size=NUM_SAMPLES, epochs=4, loss=calm)
+    assert full.step.tolist() == [4, 4]
+    chex.assert_trees_all_close(full.variables, shuffled.variables, rtol=1e-4, atol=1e-5)
 
 
 def test_log_every_changes_nothing_but_the_number_of_calls():

@@ -9,10 +9,11 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from relrep_jax.checks import lookup
-from relrep_jax.experiments import image_stitching, word_embeddings
+from relrep_jax.experiments import graph_stitching, image_stitching, word_embeddings
 from relrep_jax.experiments.config import ConfigError
 
 EXPERIMENTS: dict[str, ModuleType] = {
+    "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,
     "word_embeddings": word_embeddings,
 }

@@ -1,0 +1,199 @@
+"""Train node classifiers from many seeds, then stitch every encoder to every head.
+
+End-to-end accuracy of absolute and relative classifiers on graphs: experiment A4, Table 3 of
+Moschella et al. 2023 (arXiv 2209.15430). Zero-shot stitching of graph networks: experiment B5 of
+Cannistraci et al. 2024 (arXiv 2310.01211), who also define the stitching index.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from relrep_jax import report
+from relrep_jax.data import GraphDataset
+from relrep_jax.experiments import end_to_end
+from relrep_jax.experiments import node_classification as nodes
+from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.models import PureModel, Representation, Variables
+from relrep_jax.stitching import is_correct
+from relrep_jax.training.logs import MetricsLog, TrainingProgress
+from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
+
+SCALES = ("full", "smoke")
+
+
+def default_config() -> ConfigDict:
+    """Every field of this experiment, with the values of a small job."""
+    config = ConfigDict()
+    config.experiment = "graph_stitching"
+    # full | smoke: at most 2 seeds, 10 epochs, 4 layers, 32 features and anchors, to see it run.
+    config.scale = "full"
+    nodes.add_graph_fields(config)
+    end_to_end.add_shared_fields(config)
+    config.optimizer.learning_rate = 0.005
+    config.checkpoint.every = 100
+    return config
+
+
+SMOKE = {
+    "seeds": {"count": 2},
+    "training": {"epochs": 10},
+    "model": {"num_layers": 4, "hidden_features": 32, "latent_dim": 32},
+    "anchors": {"count": 32},
+}
+"""The largest values at the scale `smoke`."""
+
+
+def at_scale(config: ConfigDict) -> ConfigDict:
+    """The config with its numbers cut to its scale.
+
+    Raises:
+        ConfigError: an unknown scale.
+    """
+    if config.scale not in SCALES:
+        raise ConfigError(f"config.scale must be one of {', '.join(SCALES)}, got {config.scale!r}.")
+    if config.scale == "full":
+        return config
+    config = config.copy_and_resolve_references()
+    for group, fields in SMOKE.items():
+        for name, most in fields.items():
+            config[group][name] = min(config[group][name], most)
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A config that was found good, with everything that it names."""
+
+    config: ConfigDict
+    dataset: GraphDataset
+    data: nodes.NodeData
+    seeds: tuple[int, ...]
+    plan: SeedPlan
+    optimizer: optax.GradientTransformation
+    models: dict[str, PureModel]
+    representations: dict[str, Representation]
+
+
+def prepare(config: ConfigDict) -> Job:
+    """Check a config and load its graph, before anything long begins.
+
+    Raises:
+        ConfigError, ValueError: the message says which field, what is wrong and what to do.
+    """
+    check_fields(config, default_config(), free=end_to_end.FREE_FIELDS)
+    representations = end_to_end.read_representations(config)
+    config = at_scale(config)
+    check_at_least(config, end_to_end.MINIMUM)
+    plan = plan_seeds(config.seeds.count, config.seeds.axis)
+    optimizer = end_to_end.read_optimizer(config, config.training.epochs)
+    dataset, data = nodes.prepare_graph(config)
+    if not len(data.test):
+        raise ConfigError("config.data.test_fraction leaves no test nodes to stitch on.")
+    models = {
+        name: nodes.build_model(config, dataset, representation)
+        for name, representation in representations.items()
+    }
+    seeds = end_to_end.seed_numbers(config)
+    return Job(config, dataset, data, seeds, plan, optimizer, models, representations)
+
+
+def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[report.Summary]:
+    """Train, stitch, report; everything goes to `workdir`.
+
+    Args:
+        job: from `prepare`.
+        workdir: from `claim_workdir`; a run that was interrupted there goes on.
+        console: where progress and the table are printed.
+        command: what a reader types to run it again.
+
+    Returns:
+        The rows of the table.
+    """
+    config = job.config
+    data = job.plan.share(job.data)
+    options = nodes.options_of(config)
+    console.print(f"{_title(job)}\n{_headline(job)}", highlight=False)
+    grids, spaces, curves = [], {}, {}
+    totals = dict.fromkeys(job.models, config.training.epochs)
+    with MetricsLog(workdir, job.seeds) as log, TrainingProgress(console, totals) as progress:
+        for name, model in job.models.items():
+            variables = end_to_end.train_seeds(
+                name,
+                model,
+                nodes.make_loss(model, job.representations[name], options),
+                job.optimizer,
+                data,
+                config=config,
+                seeds=job.seeds,
+                plan=job.plan,
+                workdir=workdir,
+                log=log,
+                progress=progress,
+                batch_size=None,
+            )
+            values, spaces[name] = evaluate(job, name, variables)
+            labels = tuple(map(str, job.seeds))
+            grids.append(report.Grid(name, "accuracy", values, labels, labels))
+            curves[name] = log.curves(name)
+    summaries = [report.summarize(grid) for grid in grids]
+    end_to_end.write_results(
+        workdir,
+        grids,
+        summaries,
+        title=_title(job),
+        intro=f"{_headline(job)}.",
+        command=command,
+        spaces=spaces,
+        labels=job.data.labels[job.data.test],
+        curves=curves,
+    )
+    console.print(report.terminal_table(summaries, title=_title(job)))
+    console.print(f"Report: {workdir / 'report.md'}", highlight=False)
+    return summaries
+
+
+def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Every encoder with every head on the test nodes.
+
+    Args:
+        job: what was trained.
+        name: of the representation.
+        variables: the models, with a leading seed axis.
+
+    Returns:
+        Accuracies `[encoders, decoders]`; and what the figures show of the spaces.
+    """
+    plan, model = job.plan, job.models[name]
+    encode = nodes.make_encode(model, job.representations[name], nodes.options_of(job.config))
+    columns = end_to_end.stitching_columns(
+        lambda decoder, space: model.apply(decoder, "decode", space)[0], is_correct, plan
+    )
+    variables = plan.pad(variables)
+    test = plan.share(job.data.test)
+    spaces = plan.unpad(over_seeds(encode, plan)(variables, plan.share(job.data), test))
+    labels = plan.share(job.data.labels[job.data.test])
+    scores = np.asarray(plan.unpad(columns(variables, plan.share(spaces), labels)), np.float64)
+    # NaN logits would be scored as the first class: a seed that diverged has no accuracy.
+    alive = np.isfinite(np.asarray(spaces)).all(axis=tuple(range(1, spaces.ndim)))
+    values = np.where(alive[:, None] & alive, scores.mean(axis=-1).T, np.nan)
+    return values, end_to_end.shown_spaces(np.asarray(spaces))
+
+
+def _title(job: Job) -> str:
+    return f"Node classifier on {job.dataset.name}: zero-shot stitching"
+
+
+def _headline(job: Job) -> str:
+    fields, data = job.config.model, job.data
+    return (
+        f"{job.dataset.num_nodes:,} nodes and {job.dataset.edges.shape[1]:,} edges "
+        f"({len(data.train):,} training, {len(data.val):,} validation and {len(data.test):,} test "
+        f"nodes), {fields.num_layers} {fields.layer} layers of {fields.hidden_features} features, "
+        f"{len(data.anchors)} anchors, {job.config.training.epochs} epochs, "
+        f"{end_to_end.describe_plan(job.plan, len(job.models))}"
+    )

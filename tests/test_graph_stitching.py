@@ -1,0 +1,224 @@
+"""Stitching of graph networks: the config's door, the loss, the grid, and the job to its files."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from relrep_jax.experiments import get_experiment, graph_stitching
+from relrep_jax.experiments import node_classification as nodes
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = [
+    ROOT / "configs" / "relative_representations" / "graph_classification.py",
+    ROOT / "configs" / "product_of_invariances" / "graph_stitching.py",
+]
+
+
+def load(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def train(*arguments):
+    return load(ROOT / "train.py", "train").main(["train.py", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def graph_file(tmp_path_factory):
+    """Sixty nodes in two classes, joined within their class, with features that tell little."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    dense = (rng.random((60, 60)) < 0.15) & (labels[:, None] == labels)
+    features = rng.standard_normal((60, 6)) + 0.5 * labels[:, None]
+    rows, columns = np.nonzero(dense)
+    file = tmp_path_factory.mktemp("graph") / "blocks.npz"
+    np.savez(
+        file, adj_data=np.ones(len(rows)), adj_indices=columns,
+        adj_indptr=np.concatenate([[0], np.cumsum(dense.sum(axis=1))]),
+        adj_shape=np.array([60, 60]), attr_matrix=features, labels=labels,
+    )  # fmt: skip
+    return file
+
+
+def small(graph_file, **changes):
+    config = graph_stitching.default_config()
+    del config.representations.product
+    config.data.path = str(graph_file)
+    config.data.test_fraction = 0.3
+    config.model.hidden_features = config.model.latent_dim = 8
+    config.anchors.count = 10
+    config.seeds.count = 2
+    config.training.epochs = 3
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_complete_and_runs_on_the_embedded_graph(path):
+    config = load(path, "config").get_config()
+    assert get_experiment(config) is graph_stitching
+    job = graph_stitching.prepare(config)
+    assert job.dataset.name == "digits"
+    assert np.isin(job.data.anchors, job.data.train).all()
+    assert not np.intersect1d(job.data.train, job.data.test).size
+
+
+def test_smoke_cuts_what_takes_time_and_leaves_the_config_alone(graph_file):
+    config = small(graph_file, scale="smoke")
+    config.training.epochs = 500
+    job = graph_stitching.prepare(config)
+    assert job.config.training.epochs == 10
+    assert job.config.anchors.count == 10
+    assert config.training.epochs == 500
+    assert list(job.models) == ["absolute", "relative_cosine"]
+
+
+BAD = {
+    "unknown scale": ({"scale": "tiny"}, "scale must be one of full, smoke, got 'tiny'"),
+    "unknown layer": ({"model.layer": "gcn2"}, "Did you mean 'gcn'"),
+    "unknown activation": ({"model.layer_activation": "swish"}, "Known: elu, gelu, identity"),
+    "unknown split": ({"data.split": "files"}, "Did you mean 'file'"),
+    "no split": ({"data.split": "file"}, "blocks brings no split"),
+    "no file": ({"data.path": "none.npz"}, "No such file"),
+    "no test nodes": ({"data.test_fraction": 0.0}, "test_fraction leaves no test nodes"),
+    "too many anchors": ({"anchors.count": 37}, "only 36 training nodes.*anchors.among to all"),
+    "labels of others": (
+        {"anchors.among": "all", "anchors.choice": "stratified"},
+        "set config.anchors.among to train",
+    ),
+    "all dropped": ({"model.dropout": 1.0}, r"model.dropout must lie in \[0, 1\), got 1.0"),
+    "negative theta": ({"model.theta": -1.0}, "model.theta must be at least 0"),
+    "no layers": ({"model.num_layers": 0}, "model.num_layers must be at least 1, got 0"),
+    "no learning": ({"optimizer.learning_rate": 0.0}, "learning_rate must be above 0"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_config_ends_before_training_with_a_message(fault, graph_file):
+    changes, message = BAD[fault]
+    with pytest.raises(ValueError, match=message):
+        graph_stitching.prepare(small(graph_file, **changes))
+
+
+def test_the_command_ends_with_code_2(tmp_path, capsys):
+    config = f"--config={CONFIGS[1]}"
+    assert train(config, "--config.anchors.count=9999", f"--workdir={tmp_path / 'run'}") == 2
+    assert "only 1437 training nodes" in capsys.readouterr().err
+    assert train(config, "--config.modle.layer=gin", f"--workdir={tmp_path / 'run'}") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_anchors_may_be_any_nodes_or_one_class_after_another(graph_file):
+    _, data = nodes.prepare_graph(
+        small(graph_file, **{"anchors.among": "all", "anchors.count": 60})
+    )
+    np.testing.assert_array_equal(np.sort(data.anchors), np.arange(60))
+    _, data = nodes.prepare_graph(small(graph_file, **{"anchors.choice": "stratified"}))
+    assert np.bincount(data.labels[data.anchors]).tolist() == [5, 5]
+
+
+def test_no_gradient_passes_through_the_anchors(graph_file):
+    """Where no edge leads from an anchor to a training node, its features have no gradient."""
+    job = graph_stitching.prepare(small(graph_file))
+    name = "relative_cosine"
+    model = job.models[name]
+    loss = nodes.make_loss(model, job.representations[name], nodes.options_of(job.config))
+    edges, weights = job.data.adjacency
+    loops = (edges[0] == edges[1]) * weights
+    data = job.data._replace(
+        adjacency=job.data.adjacency._replace(weights=loops), anchors=job.data.test[:10]
+    )
+
+    @jax.jit
+    @jax.grad
+    def gradient(features):
+        batch = data._replace(features=features)
+        return loss(model.init(jax.random.key(0)), batch, None, jax.random.key(1))[0]
+
+    found = np.asarray(gradient(jnp.asarray(data.features)))
+    assert np.isfinite(found).all()
+    assert (found[data.anchors] == 0).all()
+    assert (np.abs(found[data.train]).sum(axis=1) > 0).any()
+
+
+def test_the_grid_is_what_the_models_give_one_by_one_and_a_diverged_seed_has_no_accuracy(
+    graph_file,
+):
+    """An independent road to the cells: no seed axis, cosine in NumPy."""
+    job = graph_stitching.prepare(small(graph_file, **{"seeds.count": 3}))
+    name, data = "relative_cosine", job.data
+    model = job.models[name]
+    seeds = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 3))
+    broken = jax.tree.map(lambda leaf: leaf.at[2].set(jnp.nan), seeds)
+    values, spaces = graph_stitching.evaluate(job, name, broken)
+    assert len(spaces) == 2
+    assert np.isnan(values[2]).all()
+    assert np.isnan(values[:, 2]).all()
+    encode = jax.jit(lambda v: model.apply(v, "encode", data.features, data.adjacency)[0])
+    decode = jax.jit(lambda v, space: model.apply(v, "decode", space)[0])
+    for encoder, decoder in np.ndindex(2, 2):
+        first, second = (jax.tree.map(lambda x, i=i: x[i], seeds) for i in (encoder, decoder))
+        latents = np.asarray(encode(first))
+        unit = latents / np.linalg.norm(latents, axis=1, keepdims=True)
+        cosine = unit[data.test] @ unit[data.anchors].T
+        logits = decode(second, cosine[None])
+        expected = np.mean(np.argmax(logits, axis=1) == data.labels[data.test])
+        assert values[encoder, decoder] == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def finished(graph_file, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    job = graph_stitching.prepare(small(graph_file))
+    summaries = graph_stitching.run(job, workdir, Console(quiet=True), "python train.py")
+    return job, workdir, summaries
+
+
+@pytest.mark.slow
+def test_a_run_leaves_tables_figures_and_a_report(finished):
+    _, workdir, summaries = finished
+    assert [summary.representation for summary in summaries] == ["absolute", "relative_cosine"]
+    figures = [f"figures/{name}.png" for name in ("pair_grid", "learning_curves", "latent_spaces")]
+    for name in ("tables/summary.csv", "tables/stitching.json", "metrics.jsonl", *figures):
+        assert (workdir / name).stat().st_size > 0, name
+    text = (workdir / "report.md").read_text()
+    assert "36 training, 6 validation and 18 test nodes" in text
+    assert "Stitching index" in text
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_stopped_to_the_same_grid(finished, graph_file, tmp_path):
+    job, workdir, _ = finished
+    part = graph_stitching.prepare(small(graph_file, **{"training.epochs": 1}))
+    console = Console(quiet=True)
+    graph_stitching.run(part, tmp_path, console)
+    graph_stitching.run(job, tmp_path, console)
+    grids = [(folder / "tables" / "stitching.csv").read_text() for folder in (workdir, tmp_path)]
+    assert grids[0] == grids[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_smokes(path, tmp_path):
+    assert train(f"--config={path}", "--config.scale=smoke", f"--workdir={tmp_path / 'run'}") == 0
+    assert (tmp_path / "run" / "report.md").exists()
+
+
+@pytest.mark.slow
+def test_relative_graph_networks_can_be_stitched_and_absolute_ones_cannot(tmp_path):
+    changes = ["--config.seeds.count=2", "--config.training.epochs=100"]
+    assert train(f"--config={CONFIGS[1]}", *changes, f"--workdir={tmp_path / 'run'}") == 0
+    with (tmp_path / "run" / "tables" / "summary.csv").open() as file:
+        found = {row["representation"]: row for row in csv.DictReader(file)}
+    assert float(found["absolute"]["stitching_index"]) < 0.5
+    for name in ("relative_cosine", "product"):
+        assert float(found[name]["non_stitched_mean"]) > 0.9
+        assert float(found[name]["stitching_index"]) > 0.7
