@@ -242,10 +242,14 @@ def matched_consensus(
 
     The training rows of every encoder but for the parallel ones are shuffled, each encoder's by
     itself, and then matched by `relrep_jax.consensus.match_and_fit`: this supposes that all
-    encoders have encoded the same unlabelled samples, in whatever order.
+    encoders have encoded the same unlabelled samples, in whatever order. Where all training rows
+    are parallel there is nothing left to match.
     """
+    everything_known = consensus(final_penalty)
 
     def view(key, spaces, rows, train):
+        if rows.shape[1] >= train.shape[0]:
+            return everything_known.view(key, spaces, rows, train)
         # Which rows are known is data, so that the pools keep all training rows: a known one
         # that is matched again counts twice, and tells nothing that was not known.
         keys = jax.random.split(key, len(spaces))
