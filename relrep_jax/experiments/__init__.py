@@ -9,10 +9,16 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from relrep_jax.checks import lookup
-from relrep_jax.experiments import graph_stitching, image_stitching, word_embeddings
+from relrep_jax.experiments import (
+    data_manifold,
+    graph_stitching,
+    image_stitching,
+    word_embeddings,
+)
 from relrep_jax.experiments.config import ConfigError
 
 EXPERIMENTS: dict[str, ModuleType] = {
+    "data_manifold": data_manifold,
     "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,
     "word_embeddings": word_embeddings,

@@ -11,6 +11,7 @@ from relrep_jax.report.figures import (
     project_jointly,
     reconstructions,
     save,
+    scatter,
 )
 from relrep_jax.report.files import atomic_open, atomic_write_bytes, atomic_write_text
 from relrep_jax.report.markdown import markdown_image, write_report
@@ -58,6 +59,7 @@ __all__ = [
     "read_stitching_csv",
     "reconstructions",
     "save",
+    "scatter",
     "summarize",
     "terminal_table",
     "write_csv",

@@ -34,6 +34,7 @@ __all__ = [
     "project_jointly",
     "reconstructions",
     "save",
+    "scatter",
 ]
 
 DPI = 160
@@ -721,5 +722,56 @@ def learning_curves(
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(handlelength=2.4)
+        _freeze(figure)
+    return figure
+
+
+# --- Points -----------------------------------------------------------------------------------
+
+
+def scatter(
+    points: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str
+) -> Figure:
+    """Points of several groups in one plane.
+
+    Args:
+        points: for each group its positions `[n]` and `[n]`; what is not finite is left out.
+        xlabel, ylabel: what the positions are, with unit.
+
+    Returns:
+        The figure, with one axes.
+
+    Raises:
+        ValueError: if there is no group, or the two lengths of one differ.
+    """
+    if not points:
+        raise ValueError("scatter needs at least one group of points")
+    markers = "o^sDvP*X"
+    with _style():
+        figure = _figure(4.6, 3.8, gap=0.04)
+        axes = figure.subplots()
+        for i, (name, pair) in enumerate(points.items()):
+            x, y = (np.asarray(values, np.float64) for values in pair)
+            if x.ndim != 1 or x.shape != y.shape:
+                raise ValueError(f"group {name!r} has positions of shapes {x.shape} and {y.shape}")
+            finite = np.isfinite(x) & np.isfinite(y)
+            axes.plot(
+                x[finite],
+                y[finite],
+                linestyle="none",
+                marker=markers[i % len(markers)],
+                markersize=3.5,
+                markeredgewidth=0,
+                alpha=0.6,
+                color=PALETTE[i % len(PALETTE)],
+                label=name,
+            )
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid(color="#e6e6e6", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(points) > 1:
+            axes.legend(handletextpad=0.3)
         _freeze(figure)
     return figure
