@@ -662,3 +662,15 @@ def test_report_leaves_out_what_is_empty(tmp_path):
     assert path.read_text() == "# T\n\nI.\n\nTo run it again:\n\n```sh\nc\n```\n"
     with pytest.raises(ValueError, match="command"):
         report.write_report(tmp_path / "r.md", title="T", intro="I.", command=" ")
+
+
+def test_scatter_draws_a_group_each_without_what_is_not_finite():
+    x, y = np.array([0.1, 0.2, np.nan]), np.array([1.0, 2.0, 3.0])
+    (axes,) = report.scatter({"gcn": (x, y), "gin": (y, y)}, "accuracy", "similarity").axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert drawn["gcn"] == [[0.1, 1.0], [0.2, 2.0]]
+    assert len(drawn["gin"]) == 3
+    with pytest.raises(ValueError, match="'gcn' has positions of shapes"):
+        report.scatter({"gcn": (x, y[:2])}, "a", "b")
+    with pytest.raises(ValueError, match="at least one group"):
+        report.scatter({}, "a", "b")
