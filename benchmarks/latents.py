@@ -9,6 +9,7 @@ one method alone holds at most beyond its inputs.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -269,6 +270,8 @@ def child(task: str, method: str) -> None:
     """Print the peak memory of one method in MB, beyond what it held with its inputs."""
     run = make(task, method)
     run()  # loads and compiles what there is
+    # Memory that was freed but not given back would be used again unseen.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     run()
@@ -318,7 +321,8 @@ def table(tasks: list[str], repeats: int) -> str:
         ours = np.array(seconds[TASKS[task][2][0]])
         runs.clear()
         for place, (method, taken) in enumerate(seconds.items()):
-            ratio = "" if place == 0 else spread(np.array(taken) / ours[: len(taken)])
+            count = min(len(taken), len(ours))
+            ratio = "" if place == 0 else spread(np.array(taken[:count]) / ours[:count])
             cells = (task, method, spread(np.array(taken)), ratio, peak_memory(task, method))
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], file=sys.stderr, flush=True)

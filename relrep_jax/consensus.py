@@ -97,6 +97,11 @@ def fit(
             f"got {list(weights.shape)}."
         )
     weights = weights.astype(spaces[0].dtype)
+    # Not by multiplication: what stands in for a missing anchor is often NaN.
+    spaces = [
+        jnp.where(present[:, None] > 0, space, 0.0)
+        for space, present in zip(spaces, weights, strict=True)
+    ]
 
     return _solve(spaces, spaces, weights, weights, relative_penalty)
 

@@ -58,6 +58,16 @@ def relative_projection(
     """
     check_same_width(latents, anchors)
     latents, anchors = jnp.asarray(latents), jnp.asarray(anchors)
+    if jnp.issubdtype(latents.dtype, jnp.floating) and latents.dtype.itemsize < 4:
+        # A transform may leave the range of 16 bits, though the similarities lie well inside.
+        projected = relative_projection(
+            latents.astype(jnp.float32),
+            anchors.astype(jnp.float32),
+            similarity,
+            absolute_transform,
+            relative_transform,
+        )
+        return projected.astype(latents.dtype)
     measure = _similarities.get(similarity)
     absolute = _transforms.resolve(absolute_transform, anchors)
     latents, anchors = absolute(latents), absolute(anchors)

@@ -99,6 +99,7 @@ def test_parameters_of_spaces_are_not_shared(name):
     assert np.abs(module(x[::-1]) - module(x)).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_seeds_under_vmap_equal_seeds_alone_and_all_parameters_learn(name):
     graph, _ = nnx.split(build(name))

@@ -179,6 +179,7 @@ def test_farthest_points_are_those_of_float64(kind):
     assert chosen.tolist() == farthest_reference(x, 160, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -229,6 +230,7 @@ def test_any_few_points_give_the_indices_of_float64(values, start):
     assert farthest(x, 12, start).tolist() == farthest_reference(x, 12, start)
 
 
+@pytest.mark.slow
 def test_farthest_points_map_over_spaces_and_a_prefix_is_the_choice_of_fewer():
     x = jnp.stack([spread("normal", 60, 4), spread("duplicates", 60, 4)]).astype(jnp.float16)
     together = jax.vmap(lambda x: anchors.farthest_point(x, 20, start=[0, 7]))(x)
@@ -448,6 +450,7 @@ def coverage(x, points):
     return cdist(x, points).min(axis=1).mean()
 
 
+@pytest.mark.slow
 def test_learned_mixtures_are_convex_cover_well_and_lower_the_loss():
     x = load_digits().data[:600].astype(np.float32)
     key = jax.random.key(0)
@@ -546,6 +549,7 @@ def half_known(noise, num_seeds, n=240, d=12):
     return x.astype(np.float32), rotated[order].astype(np.float32), seeds, place
 
 
+@pytest.mark.slow
 def test_ten_seeds_find_most_of_fifty_anchors():
     pytest.importorskip("ott")
     x, y, seeds, place = half_known(0.4, 10)

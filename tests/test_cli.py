@@ -209,7 +209,7 @@ def test_compare_refuses_what_cannot_be_compared(home, capsys):
     refused(capsys, *pair, "--permutations", "-1", says=["--permutations must be at least 0"])
     refused(capsys, *pair, "--max-rows", "few", says=["--max-rows", "'few'"])
     refused(capsys, *pair, "--alpha", "1", says=["--alpha"])
-    refused(capsys, *pair, "--neighbours", "60", "--permutations", "0", says=["k=60"])
+    refused(capsys, *pair, "--neighbours", "60", says=["only 60 rows", "--neighbours"])
 
 
 def test_outputs_are_replaced_only_by_force(home, capsys, monkeypatch):

@@ -46,6 +46,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_writes_tables_pictures_and_a_report(home, capsys):
     argv = ["stitch", "latents", "-o", "out", "--methods", "absolute,centred_cosine,orthogonal"]
     argv += ["--parallel-samples", "20,all", "--seeds", "2"]
@@ -146,6 +147,18 @@ def test_bad_input(home, capsys, change, argv, says):
     for part in says:
         assert part in err, err
     assert change == "there" or not (home / "out").exists()
+
+
+@pytest.mark.slow
+def test_labels_and_split_may_have_other_names_in_the_folder(home):
+    for name in ("labels", "split"):
+        (home / "latents" / f"{name}.npy").rename(home / "latents" / f"my_{name}.npy")
+    argv = ["stitch", "latents", "-o", "out", "--methods", "absolute", "--seeds", "1"]
+    argv += ["--parallel-samples", "all"]
+    assert (
+        main([*argv, "--labels", "latents/my_labels.npy", "--split", "latents/my_split.npy"]) == 0
+    )
+    assert {row["encoder"] for row in read("out/pairs.csv")} == set(NAMES)
 
 
 def test_the_directory_must_be_one(home, capsys):

@@ -87,6 +87,7 @@ class AgainstLax(chex.TestCase):
             close(y, lax.conv_transpose(x, kernel, (2, 2), padding, transpose_kernel=True))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     st.tuples(st.integers(1, 7), st.integers(1, 7)),

@@ -27,6 +27,7 @@ def small(**changes):
     return config
 
 
+@pytest.mark.slow
 def test_a_model_among_many_is_the_model_trained_alone():
     """An independent road: one Python loop over steps, hyperparameters as plain numbers."""
     job = data_manifold.prepare(small())

@@ -13,7 +13,16 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+SLOW = ("anchors.", "consensus", "graph", "measures.", "stitching.", "translation")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if any(part in name for part in SLOW) else ())
+        for name in MODULES
+    ],
+)
 def test_examples(name):
     module = importlib.import_module(name)
     failed, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -149,6 +149,7 @@ def test_no_gradient_passes_through_the_anchors(graph_file):
     assert (np.abs(found[data.train]).sum(axis=1) > 0).any()
 
 
+@pytest.mark.slow
 def test_the_grid_is_what_the_models_give_one_by_one_and_a_diverged_seed_has_no_accuracy(
     graph_file,
 ):

@@ -386,3 +386,11 @@ def test_the_real_latents_load():
     assert len(rows) == 1
     assert all(re.search("v2|v3|q4", name) for name in found)
     assert len(load_labels(Path(folder, "latents", "trec", "labels.npy"), rows.pop())) > 0
+
+
+def test_numbers_that_are_too_large_are_refused(tmp_path):
+    file = tmp_path / "huge.csv"
+    file.write_text("99999999999999999999\n1\n")
+    for load in (load_indices, load_labels):
+        with pytest.raises(DatasetError, match="too large"):
+            load(file)

@@ -678,6 +678,7 @@ def test_prepared_matrices_of_many_rows_are_summed_in_bands(name):
     assert_same_test(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear_cka debiased", "rbf_cka", "rsa"])
 def test_without_room_for_matrices_the_test_is_the_same(name, monkeypatch):
     makers = (prepared._linear_cka, prepared._rbf_cka, prepared._rsa)
@@ -696,6 +697,7 @@ def test_without_room_for_matrices_the_test_is_the_same(name, monkeypatch):
         maker.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", [2, 15])
 @pytest.mark.parametrize("name", ["mutual_knn", "cknna", "jaccard", "mrr"])
 def test_prepared_neighbours_that_tie_are_told_apart_as_ever(name, copies):
@@ -729,6 +731,7 @@ def test_bandwidths_are_found_once_in_a_test(monkeypatch):
     assert [shape for shape in found if shape[1] == 9] == [(60, 9)] * (1 + 1)  # and at the doors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["linear_cka", "mrr", "custom"]

@@ -231,3 +231,13 @@ class ErrorsTest(chex.TestCase):
 
     def test_a_single_similarity_needs_no_tuple(self):
         assert rr.product_projection(np.ones((4, 3)), np.ones((2, 3)), "cosine").shape == (1, 4, 2)
+
+
+def test_half_precision_does_not_overflow_on_the_way():
+    x = (jax.random.uniform(jax.random.key(0), (30, 8), minval=-1) * 6e4).astype(jnp.float16)
+    half = rr.relative_projection(x, x[:5], "cosine", absolute_transform="centering")
+    full = rr.relative_projection(
+        x.astype(jnp.float32), x[:5].astype(jnp.float32), "cosine", absolute_transform="centering"
+    )
+    assert half.dtype == jnp.float16
+    np.testing.assert_allclose(half, full, atol=2e-3)

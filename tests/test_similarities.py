@@ -169,6 +169,7 @@ sizes = st.sampled_from([(3, 8, 2), (12, 5, 19)])
 seeds = st.integers(0, 2**16)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(size=sizes, seed=seeds, name=st.sampled_from(DISTANCES + ["angular"]))
 def test_distances_are_metrics(size, seed, name):

@@ -76,6 +76,7 @@ def test_fitting_and_applying_map_over_seeds(name):
         np.testing.assert_allclose(one, transforms.fit(name, alone)(alone), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(transforms.TRANSFORMS))
 @pytest.mark.parametrize("rows", ["zero", "constant"])
 def test_degenerate_latents_give_finite_values_and_gradients(name, rows):
@@ -170,6 +171,7 @@ def test_singular_covariances_are_whitened_in_their_span(kind, shape):
     np.testing.assert_allclose(fitted.invert(result), x, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zca", "pca"])
 def test_whitening_has_the_derivative_of_finite_differences(kind):
     x = jnp.asarray(anisotropic(40, 4))

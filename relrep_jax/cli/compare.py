@@ -88,10 +88,20 @@ def run(args: argparse.Namespace) -> int:
     use_host_devices()
     from relrep_jax import measures
 
+    if args.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {args.seed}.")
     every = args.measures.strip() == "all"
     names = (
         list(measures.MEASURES) if every else choices("measure", args.measures, measures.MEASURES)
     )
+    rows = min(most or len(spaces[0].array), len(spaces[0].array))
+    looking = [name for name in names if name in NEIGHBOURS]
+    if looking and neighbours >= rows:
+        raise ValueError(
+            f"{', '.join(looking)} look at {neighbours} neighbours, but {spaces[0].name} and the "
+            f"others have only {rows} rows to compare: take fewer with --neighbours, or leave "
+            "these measures out with --measures."
+        )
     widths = [space.array.shape[1] for space in spaces]
     pairs = {}
     for name in names:
@@ -227,10 +237,7 @@ def _write(args, spaces, scores, caption, figure_caption) -> None:
             figures=[(figure_caption, "measures.png")],
             sections=[
                 ("Scores", comparison_markdown(scores)),
-                (
-                    "Spaces",
-                    f"| Space | Rows | Width | Stored as |\n| :--- | ---: | ---: | :--- |\n{files}",
-                ),
+                ("Spaces", files),
             ],
             versions={
                 "relrep_jax": __version__,

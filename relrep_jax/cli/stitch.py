@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
     from relrep_jax.data.latents import load_folder, load_labels, load_split
 
-    spaces = load_folder(args.directory)
     labels_file = args.labels or args.directory / "labels.npy"
     split_file = args.split or args.directory / "split.npy"
+    spaces = load_folder(args.directory, leave_out=(labels_file, split_file))
     rows = len(next(iter(spaces.values())))
     labels, split = load_labels(labels_file, rows), load_split(split_file, rows)
 
@@ -79,9 +79,15 @@ def run(args: argparse.Namespace) -> int:
     from relrep_jax.stitching import HEADS, REPRESENTATIONS
     from relrep_jax.stitching.latents import TEST, TRAIN, check_problem
 
-    methods = choices("method", args.methods or ",".join(job.METHODS), REPRESENTATIONS)
+    named = ",".join(job.METHODS) if args.methods is None else args.methods
+    methods = choices("method", named, REPRESENTATIONS)
     (head,) = choices("head", args.head, HEADS)
-    spaces, labels, split = check_problem(spaces, labels, split)
+    try:
+        spaces, labels, split = check_problem(spaces, labels, split)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (latents: {args.directory}, labels: {labels_file}, split: {split_file})"
+        ) from error
     num_train, num_test = int((split == TRAIN).sum()), int((split == TEST).sum())
     budgets = _budgets(args.parallel_samples, num_train)
     if args.parallel_samples == DEFAULT_BUDGETS and num_train < 256:
@@ -120,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
                 f"One {head.replace('_', ' ')} head was trained on the training samples of each "
                 "encoder and given the test samples of every other one. *Parallel samples* are the "
                 "training samples whose correspondence between encoders a method knew; no method "
-                "saw a label of them."
+                "saw a label of them. The method matched_consensus supposes, besides, that all "
+                "encoders have encoded the same training samples, and finds out which is which."
             ),
             command=shlex.join(["relrep", *args.command_line]),
             outcomes=outcomes,

@@ -148,6 +148,11 @@ def _test_rows(args, train, source, target, load_indices):
 
     if args.test is not None:
         test = load_indices(args.test, len(source), len(target))
+        if test.ndim == 1 and (train.ndim == 2 or len(source) != len(target)):
+            raise ValueError(
+                f"{args.test} holds single rows, but --train says that the files do not "
+                "correspond row by row: give pairs of rows [p, 2] here as well."
+            )
         return test if test.ndim == 2 else np.stack([test, test], axis=1)
     if train.ndim == 2:
         return None

@@ -101,7 +101,9 @@ def load_latents(path: str | os.PathLike[str]) -> LatentSpace:
     return LatentSpace(name, _checked(_label(file, key), arrays[key]()))
 
 
-def load_folder(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def load_folder(
+    folder: str | os.PathLike[str], leave_out: Sequence[str | os.PathLike[str]] = ()
+) -> dict[str, np.ndarray]:
     """The latents of every file in a folder, by name: every file is a space.
 
     Files called `labels.*` or `split.*`, hidden ones and those of other kinds are left out.
@@ -109,6 +111,7 @@ def load_folder(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Args:
         folder: the folder, whose files are as for `load_latents`; a file that holds several
             matrices gives one space each, `file:key`.
+        leave_out: files in the folder that are no latents, such as labels by another name.
 
     Returns:
         Arrays `[n, d_i]` in the order of the files' names.
@@ -116,7 +119,12 @@ def load_folder(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         DatasetError: no such files, row counts that differ, and what `load_latents` raises.
     """
-    return {space.name: space.array for space in load_spaces([folder])}
+    home = Path(folder)
+    if not home.is_dir():
+        raise DatasetError(f"{home} is not a folder of latents.")
+    others = {_split_key(path)[0].resolve() for path in leave_out}
+    files = [file for file in _files(home) if file.resolve() not in others]
+    return {space.name: space.array for space in load_spaces(files)}
 
 
 def load_spaces(paths: Sequence[str | os.PathLike[str]]) -> list[LatentSpace]:
@@ -593,7 +601,10 @@ def _integers(file: Path) -> np.ndarray:
             ) from None
     if len({len(row) for row in rows}) > 1:
         raise DatasetError(f"{file}: some lines have one number and some have more.")
-    array = np.array(rows, np.int64)
+    try:
+        array = np.array(rows, np.int64)
+    except OverflowError:
+        raise DatasetError(f"{file} holds a number that is too large for a row number.") from None
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
@@ -604,6 +615,8 @@ def _vector(path: str | os.PathLike[str], what: str) -> tuple[Path, np.ndarray]:
         words = _lines(file)
         try:
             return file, np.array([int(word) for word in words], np.int64)
+        except OverflowError:
+            raise DatasetError(f"{file} holds a number that is too large for a {what}.") from None
         except ValueError:
             return file, np.array(words)
     if suffix == ".npy":

@@ -107,8 +107,9 @@ def summarize(outcome: Outcome, metric: str) -> Row:
     index = math.nan
     if stitched.size:
         grid = np.mean(getattr(result, metric), axis=0)
-        ratios = (grid / np.diag(grid))[~np.eye(len(grid), dtype=bool)]
-        index = float(np.nanmean(ratios))
+        own_scores = np.where(np.diag(grid) > 0, np.diag(grid), np.nan)
+        ratios = (grid / own_scores)[~np.eye(len(grid), dtype=bool)]
+        index = float(np.nanmean(ratios)) if np.isfinite(ratios).any() else math.nan
     return Row(
         method=outcome.method,
         parallel_samples=outcome.parallel_samples,
@@ -277,7 +278,7 @@ def describe(outcomes: Sequence[Outcome]) -> str:
         f"over {encoders} encoders with their own heads and {encoders * (encoders - 1)} ordered "
         "pairs of different encoders; '± over pairs' is the standard deviation over pairs. The "
         "stitching index is the stitched accuracy divided by that of the head's own encoder. Bold: "
-        "the best of each number of parallel samples."
+        "the best of each number of parallel samples. absolute: pairs of one width only."
     )
 
 

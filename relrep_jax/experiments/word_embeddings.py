@@ -21,7 +21,7 @@ from rich.text import Text
 from scipy.fft import dctn
 
 from relrep_jax import anchors as anchor_choice
-from relrep_jax import measures, report
+from relrep_jax import measures, report, transforms
 from relrep_jax.checks import lookup
 from relrep_jax.data import load_images
 from relrep_jax.data.latents import load_latents
@@ -108,6 +108,8 @@ def prepare(config: ConfigDict) -> Job:
     anchor_choice.check_num_anchors(words, config.anchors.count)
     if config.neighbours >= words:
         raise ConfigError(f"config.neighbours must be below {words}, the number of words.")
+    if config.anchors.absolute_transform:
+        transforms.get(config.anchors.absolute_transform)
     if not config.anchors.choices:
         raise ConfigError("config.anchors.choices is empty: name at least one, such as 'uniform'.")
     for choice in config.anchors.choices:

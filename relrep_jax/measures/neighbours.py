@@ -182,6 +182,8 @@ def jaccard(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     Returns:
         A scalar in [0, 1], 1 for identical spaces. It does not change under a rotation or
         reflection of both spaces at once and under a positive scale of any row. No gradient.
+        Of equally near rows the first count: a target space that does not vary gives both sides
+        the same neighbours, and 1. `mrr` tells it apart.
 
     Raises:
         ValueError: the shapes differ or `k` is out of range.

@@ -126,7 +126,7 @@ def draw_anchor_sets(
     )
 
 
-def _check_anchor_sets(sets: Any, num_spaces: int, num_rows: int) -> np.ndarray:
+def _check_anchor_sets(sets: Any, num_spaces: int, split: np.ndarray) -> np.ndarray:
     sets = np.asarray(sets)
     if sets.dtype.kind not in "iu" or sets.ndim not in (2, 3) or sets.size == 0:
         raise ValueError(
@@ -137,10 +137,18 @@ def _check_anchor_sets(sets: Any, num_spaces: int, num_rows: int) -> np.ndarray:
         raise ValueError(
             f"anchor_sets has rows of {sets.shape[1]} encoders, but there are {num_spaces}."
         )
-    if sets.min() < 0 or sets.max() >= num_rows:
+    if sets.min() < 0 or sets.max() >= len(split):
         raise ValueError(
-            f"anchor_sets must lie in 0 .. {num_rows - 1}, got {sets.min()} .. {sets.max()}."
+            f"anchor_sets must lie in 0 .. {len(split) - 1}, got {sets.min()} .. {sets.max()}."
         )
+    if (split[sets] != TRAIN).any():
+        raise ValueError(
+            "anchor_sets must be training rows (split 0), but some are not: a representation that "
+            "was fitted on test rows says nothing about new ones."
+        )
+    ordered = np.sort(sets, axis=-1)
+    if (ordered[..., 1:] == ordered[..., :-1]).any():
+        raise ValueError("anchor_sets must not name a row twice: it would count twice.")
     return sets
 
 
@@ -199,7 +207,7 @@ def stitch_latents(
     head = _heads.get(head)
     named, labels, split = check_problem(spaces, labels, split)
     train, test = np.flatnonzero(split == TRAIN), np.flatnonzero(split == TEST)
-    num_spaces, num_rows = len(named), len(labels)
+    num_spaces = len(named)
 
     seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(s) for s in seeds]
     if not seeds:
@@ -208,7 +216,7 @@ def stitch_latents(
         sets = draw_anchor_sets(seeds, train, parallel_samples)
         run_seeds = np.array(seeds)
     else:
-        given = _check_anchor_sets(anchor_sets, num_spaces, num_rows)
+        given = _check_anchor_sets(anchor_sets, num_spaces, split)
         sets = np.concatenate([given] * len(seeds))
         run_seeds = np.repeat(seeds, len(given))
 

@@ -17,6 +17,7 @@ from relrep_jax import transforms as _transforms
 from relrep_jax import translation as _translation
 from relrep_jax._linalg import as_float, centre
 from relrep_jax.checks import lookup
+from relrep_jax.measures import median_distance
 from relrep_jax.projection import (
     PAPER_SIMILARITIES,
     Similarity,
@@ -240,9 +241,9 @@ def matched_consensus(
 ) -> Representation:
     """A consensus on the parallel samples and on training samples matched without labels.
 
-    The training rows of every encoder but for the parallel ones are shuffled, each encoder's by
-    itself, and then matched by `relrep_jax.consensus.match_and_fit`: this supposes that all
-    encoders have encoded the same unlabelled samples, in whatever order. Where all training rows
+    The training rows of every encoder are shuffled, each encoder's by itself, and then matched by
+    `relrep_jax.consensus.match_and_fit`: this supposes that all encoders have encoded the same
+    unlabelled samples, in whatever order, which other methods do not. Where all training rows
     are parallel there is nothing left to match.
     """
     everything_known = consensus(final_penalty)
@@ -269,10 +270,56 @@ def matched_consensus(
     return Representation(view, is_random=True)
 
 
+def mahalanobis(shrinkage: float | str = 0.9) -> Representation:
+    """Mahalanobis distances to the parallel samples; statistics as in `whitened_inner`."""
+
+    def view(key, spaces, rows, train):
+        del key
+        projected = []
+        for space, anchors in zip(spaces, _take(spaces, rows), strict=True):
+            _, precision = _similarities.covariance_statistics(space[train], shrinkage)
+            projected.append(_similarities.mahalanobis(space, anchors, precision))
+        return _common(projected)
+
+    return Representation(view)
+
+
+def rbf() -> Representation:
+    """Radial basis functions of the parallel samples, as wide as their median distance."""
+
+    def view(key, spaces, rows, train):
+        del key, train
+        return _common(
+            [
+                _similarities.rbf(space, anchors, median_distance(anchors))
+                for space, anchors in zip(spaces, _take(spaces, rows), strict=True)
+            ]
+        )
+
+    return Representation(view)
+
+
+def generalized_procrustes(iterations: int = 50) -> Representation:
+    """All encoders rotated onto their mean by the parallel samples."""
+    translator = _translation.generalized_procrustes
+
+    def view(key, spaces, rows, train):
+        del key, train
+        params = translator.fit(_take(spaces, rows), iterations=iterations)
+        return _common([translator.apply(params, i, space) for i, space in enumerate(spaces)])
+
+    return Representation(view)
+
+
 REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
     "absolute": absolute,
     "cosine": lambda: relative("cosine", None),
     "centred_cosine": relative,
+    "inner": lambda: relative("inner", "centering"),
+    "angular": lambda: relative("angular", "centering"),
+    "change_of_basis": lambda: relative("change_of_basis", "centering"),
+    "rbf": rbf,
+    "mahalanobis": mahalanobis,
     "euclidean": lambda: relative("euclidean", UNIT_ROWS),
     "manhattan": lambda: relative("manhattan", UNIT_ROWS),
     "chebyshev": lambda: relative("chebyshev", UNIT_ROWS),
@@ -286,6 +333,7 @@ REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
     "low_rank": lambda: translated("low_rank"),
     "cca": lambda: translated("cca"),
     "inverse_relative": lambda: translated("inverse_relative"),
+    "generalized_procrustes": generalized_procrustes,
     "consensus": consensus,
     "matched_consensus": matched_consensus,
 }
