@@ -153,8 +153,10 @@ def test_every_representation_stitches_what_differs_by_a_rigid_map(name):
     result = rr.stitch_latents(spaces, labels, split, name, seeds=2, parallel_samples=60)
     assert result.accuracy.shape == result.f1_weighted.shape == (2, 3, 3)
     assert result.non_stitched().mean() > 0.9
-    # Distances keep the scale and cosines without centring the offset that these spaces differ by.
-    floor = 0.3 if name in ("euclidean", "manhattan", "chebyshev", "cosine") else 0.85
+    # Cosines without centring keep the offset that these spaces differ by, L1 and L-infinity their
+    # rotation, and coordinates in a basis of anchors grow with the noise of what no sample varies in.
+    hard = ("manhattan", "chebyshev", "cosine", "change_of_basis")
+    floor = 0.3 if name in hard else 0.85
     assert result.stitched().mean() > floor
     assert result.parallel_samples == 60
 
