@@ -317,7 +317,6 @@ REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
     "centred_cosine": relative,
     "inner": lambda: relative("inner", "centering"),
     "angular": lambda: relative("angular", "centering"),
-    "change_of_basis": lambda: relative("change_of_basis", "centering"),
     "rbf": rbf,
     "mahalanobis": mahalanobis,
     "euclidean": lambda: relative("euclidean", UNIT_ROWS),
