@@ -81,6 +81,7 @@ def test_every_prefix_is_stratified_and_the_remainder_goes_to_random_classes():
     assert extra == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_anchor_sets_are_drawn_side_by_side():
     keys = jax.random.split(jax.random.key(0), 4)
     labels = jnp.arange(30) % 3

@@ -645,6 +645,7 @@ def assert_same_test(ours, theirs, atol=2e-5):
         np.testing.assert_allclose(ours.p_value, theirs.p_value, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_prepared_forms_give_the_same_test(name):
     x, y = map(f32, alike(60, 9, 9))

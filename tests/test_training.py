@@ -183,6 +183,7 @@ def test_a_full_batch_is_all_of_the_data_as_it_is_in_every_step():
     chex.assert_trees_all_close(full.variables, shuffled.variables, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_log_every_changes_nothing_but_the_number_of_calls():
     whole, parts = run([0, 1]), run([0, 1], log_every=4)
     chex.assert_trees_all_close(whole.variables, parts.variables, rtol=1e-5, atol=1e-6)
