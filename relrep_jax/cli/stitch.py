@@ -21,8 +21,6 @@ number of parallel samples, seed, pair and metric, summary.csv, both as JSON too
 report.md.
 """
 
-DEFAULT_BUDGETS = "256,all"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", type=Path, help="folder of latents")
@@ -37,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parallel-samples",
         metavar="COUNTS",
-        default=DEFAULT_BUDGETS,
         help="how many training samples are known to correspond, comma-separated, all for every "
-        "one (default: %(default)s)",
+        "one (default: 256,all, or all where there are no more than 256)",
     )
     parser.add_argument(
         "--seeds",
@@ -89,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
             f"{error} (latents: {args.directory}, labels: {labels_file}, split: {split_file})"
         ) from error
     num_train, num_test = int((split == TRAIN).sum()), int((split == TEST).sum())
-    budgets = _budgets(args.parallel_samples, num_train)
-    if args.parallel_samples == DEFAULT_BUDGETS and num_train < 256:
-        budgets = [None]
+    default = "256,all" if num_train > 256 else "all"
+    named = default if args.parallel_samples is None else args.parallel_samples
+    budgets = _budgets(named, num_train)
 
     outcomes, failures = [], []
     jobs = job.plan(methods, budgets)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relrep_jax.anchors import check_num_anchors
 from relrep_jax.checks import check_matrix, validate_latents
 from relrep_jax.stitching import heads as _heads
 from relrep_jax.stitching import representations as _representations
@@ -120,7 +119,11 @@ def draw_anchor_sets(
     """
     if parallel_samples is None:
         return np.tile(train, (len(seeds), 1))
-    check_num_anchors(len(train), parallel_samples)
+    if not 1 <= parallel_samples <= len(train):
+        raise ValueError(
+            f"parallel_samples must lie in 1 .. {len(train)}, the number of training samples, got "
+            f"{parallel_samples}. None takes them all."
+        )
     return np.stack(
         [np.random.default_rng(seed).permutation(train)[:parallel_samples] for seed in seeds]
     )
