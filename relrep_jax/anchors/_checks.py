@@ -37,6 +37,24 @@ def check_indices(name: str, indices: Any, limit: int, what: str) -> None:
         )
 
 
+def check_candidates(candidates: ArrayLike | None, num_samples: int, num_anchors: int) -> jax.Array:
+    """Indices `[c]` of the samples to choose among, all where None; `num_anchors` of them at least.
+
+    Raises:
+        ValueError: not a vector of indices, out of range, or fewer than the anchors.
+    """
+    if candidates is None:
+        candidates = jnp.arange(num_samples)
+    if jnp.ndim(candidates) != 1:
+        raise ValueError(
+            f"candidates must be a vector [c] of indices, got shape {jnp.shape(candidates)}."
+        )
+    check_indices("candidates", candidates, num_samples, "samples")
+    candidates = jnp.asarray(candidates)
+    check_num_anchors(candidates.shape[0], num_anchors)
+    return candidates
+
+
 def matched_rows(spaces: Sequence[ArrayLike], rows: Sequence[ArrayLike] | None) -> list[jax.Array]:
     """The corresponding rows of spaces `[n_i, d_i]`, `[p, d_i]` each.
 

@@ -8,7 +8,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float
-from relrep_jax.anchors._checks import check_indices, check_num_anchors
+from relrep_jax.anchors._checks import check_candidates
 from relrep_jax.checks import check_matrix
 from relrep_jax.similarities import pairwise
 
@@ -55,16 +55,8 @@ def greedy(x: ArrayLike, num_anchors: int, *, candidates: ArrayLike | None = Non
     """
     check_matrix("x", x)
     x = jnp.asarray(x)
-    n = x.shape[0]
-    if candidates is None:
-        candidates = jnp.arange(n)
-    if jnp.ndim(candidates) != 1:
-        raise ValueError(
-            f"candidates must be a vector [c] of indices, got shape {jnp.shape(candidates)}."
-        )
-    check_indices("candidates", candidates, n, "samples")
-    candidates = jnp.sort(jnp.asarray(candidates)).astype(jnp.int32)
-    check_num_anchors(candidates.shape[0], num_anchors)
+    candidates = check_candidates(candidates, x.shape[0], num_anchors)
+    candidates = jnp.sort(candidates).astype(jnp.int32)
     return _greedy(x, candidates, num_anchors)
 
 

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float, centre, dot
-from relrep_jax.anchors._checks import check_indices, check_num_anchors
+from relrep_jax.anchors._checks import check_candidates, check_indices
 from relrep_jax.anchors.clustering import cluster
 from relrep_jax.checks import check_matrix
 from relrep_jax.similarities import pairwise
@@ -133,23 +133,14 @@ def learn_mixtures(
     """
     check_matrix("x", x)
     x = jnp.asarray(x)
-    n = x.shape[0]
-    if candidates is None:
-        candidates = jnp.arange(n)
-    if jnp.ndim(candidates) != 1:
-        raise ValueError(
-            f"candidates must be a vector [c] of indices, got shape {jnp.shape(candidates)}."
-        )
-    check_indices("candidates", candidates, n, "samples")
-    candidates = jnp.asarray(candidates)
-    check_num_anchors(candidates.shape[0], num_anchors)
+    candidates = check_candidates(candidates, x.shape[0], num_anchors)
     if isinstance(temperature, int | float) and not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature!r}.")
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}.")
     terms = coverage, diversity, clustering, entropy
     weights = _learn(key, x[candidates], num_anchors, temperature, steps, learning_rate, terms)
-    return jnp.zeros((num_anchors, n), weights.dtype).at[:, candidates].set(weights)
+    return jnp.zeros((num_anchors, x.shape[0]), weights.dtype).at[:, candidates].set(weights)
 
 
 @partial(jax.jit, static_argnames="num_anchors")
