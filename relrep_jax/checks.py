@@ -34,6 +34,19 @@ def check_same_width(x: Any, anchors: Any) -> None:
         )
 
 
+def check_corresponding(name: str, spaces: Any) -> None:
+    """Raise `ValueError` unless these are two or more matrices with as many rows each."""
+    if not isinstance(spaces, list | tuple) or len(spaces) < 2:
+        shape = getattr(spaces, "shape", None)
+        got = f"one array {tuple(shape)}" if shape is not None else f"{len(spaces)}"
+        raise ValueError(f"{name} must be a list of two or more arrays [n, d_i], got {got}.")
+    for i, space in enumerate(spaces):
+        check_matrix(f"{name}[{i}]", space)
+    if len({space.shape[0] for space in spaces}) > 1:
+        shapes = ", ".join(str(tuple(space.shape)) for space in spaces)
+        raise ValueError(f"{name} must hold corresponding rows, got shapes {shapes}.")
+
+
 def lookup(kind: str, name: str, known: Mapping[str, T]) -> T:
     """`known[name]`, or a `ValueError` that lists the known names and the nearest one."""
     if name in known:

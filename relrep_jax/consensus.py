@@ -7,14 +7,13 @@ be taken to the average by ridge regression: `fit(anchors) -> params`, `apply(pa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from relrep_jax._linalg import as_float, dot, unit_rows
-from relrep_jax.checks import check_matrix
+from relrep_jax.checks import check_corresponding, check_matrix
 
 
 @jax.tree_util.register_dataclass
@@ -31,17 +30,6 @@ class Consensus:
     means: tuple[jax.Array, ...]
     maps: tuple[jax.Array, ...]
     targets: tuple[jax.Array, ...]
-
-
-def _check_spaces(name: str, spaces: Any) -> None:
-    if not isinstance(spaces, list | tuple) or len(spaces) < 2:
-        got = len(spaces) if isinstance(spaces, list | tuple) else type(spaces).__name__
-        raise ValueError(f"{name} must be a list of two or more arrays [m, d_i], got {got}.")
-    for i, space in enumerate(spaces):
-        check_matrix(f"{name}[{i}]", space)
-    if len({space.shape[0] for space in spaces}) > 1:
-        shapes = ", ".join(str(tuple(space.shape)) for space in spaces)
-        raise ValueError(f"{name} must hold corresponding rows, got shapes {shapes}.")
 
 
 def fit(
@@ -85,7 +73,7 @@ def fit(
         >>> a.shape, bool(jax.numpy.allclose(a, b, atol=1e-4))
         ((50, 20), True)
     """
-    _check_spaces("anchors", anchors)
+    check_corresponding("anchors", anchors)
     if isinstance(relative_penalty, int | float) and relative_penalty <= 0:
         raise ValueError(f"relative_penalty must be positive, got {relative_penalty}.")
     spaces = [as_float(space) for space in anchors]
@@ -185,7 +173,7 @@ def match_and_fit(
 
     Reference: in the spirit of the pseudo-pairs of mini-vec2vec, arXiv 2510.02348.
     """
-    _check_spaces("anchors", anchors)
+    check_corresponding("anchors", anchors)
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}.")
     if len(pools) != len(anchors):

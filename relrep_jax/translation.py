@@ -31,7 +31,7 @@ from relrep_jax._linalg import (
     thin_svd,
     unit_rows,
 )
-from relrep_jax.checks import check_matrix, lookup
+from relrep_jax.checks import check_corresponding, check_matrix, lookup
 
 
 class Translator(NamedTuple):
@@ -422,16 +422,9 @@ def fit_generalized_procrustes(
     Reference:
         Gower (1975); for latent spaces, arXiv 2602.06205.
     """
-    if isinstance(spaces, jax.Array) or len(spaces) < 2:
-        got = f"one array {tuple(spaces.shape)}" if isinstance(spaces, jax.Array) else len(spaces)
-        raise ValueError(f"spaces must be a list of two or more arrays [n, d_i], got {got}.")
+    check_corresponding("spaces", spaces)
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}.")
-    for i, space in enumerate(spaces):
-        check_matrix(f"spaces[{i}]", space)
-    if len({space.shape[0] for space in spaces}) > 1:
-        shapes = ", ".join(str(tuple(space.shape)) for space in spaces)
-        raise ValueError(f"spaces must hold corresponding rows, got shapes {shapes}.")
 
     widths = [space.shape[1] for space in spaces]
     width = max(widths)
