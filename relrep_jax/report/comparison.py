@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -22,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relrep_jax.report.figures import _MISSING, _SOFT, _figure, _ink_on, _style
-from relrep_jax.report.files import atomic_write_text
+from relrep_jax.report.tables import write_csv, write_json
 
 __all__ = [
     "COMPARISON_COLUMNS",
@@ -95,21 +92,18 @@ def label_of(measure: str) -> str:
     return LABELS.get(measure, measure)
 
 
+def _rows(scores: Sequence[PairScore]) -> list[list[Any]]:
+    return [[getattr(score, column) for column in COMPARISON_COLUMNS] for score in scores]
+
+
 def write_comparison_csv(path: str | os.PathLike[str], scores: Sequence[PairScore]) -> Path:
     """Writes a row for each measure and pair, with `COMPARISON_COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COMPARISON_COLUMNS)
-    for score in scores:
-        row = (getattr(score, column) for column in COMPARISON_COLUMNS)
-        writer.writerow("" if value is None else value for value in row)
-    return atomic_write_text(path, text.getvalue())
+    return write_csv(path, COMPARISON_COLUMNS, _rows(scores))
 
 
 def write_comparison_json(path: str | os.PathLike[str], scores: Sequence[PairScore]) -> Path:
     """Writes the rows of the CSV file as a list of objects."""
-    rows = [{column: getattr(score, column) for column in COMPARISON_COLUMNS} for score in scores]
-    return atomic_write_text(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    return write_json(path, COMPARISON_COLUMNS, _rows(scores))
 
 
 def format_p(p_value: float, permutations: int) -> str:
