@@ -70,6 +70,19 @@ def _take(spaces: Sequence[jax.Array], rows: jax.Array) -> list[jax.Array]:
     return [space[picked] for space, picked in zip(spaces, rows, strict=True)]
 
 
+def _from_anchors(
+    project: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> Representation:
+    """A space for each encoder alone: `project(latents, parallel samples, training latents)`."""
+
+    def view(key, spaces, rows, train):
+        del key
+        pairs = zip(spaces, _take(spaces, rows), strict=True)
+        return _common([project(space, anchors, space[train]) for space, anchors in pairs])
+
+    return Representation(view)
+
+
 def absolute() -> Representation:
     """The latents as they are: what cannot be stitched. Pairs of different widths are left out."""
 
@@ -91,20 +104,12 @@ def relative(
     relative_transform: TransformLike = None,
 ) -> Representation:
     """Similarities to the parallel samples as anchors; see `relrep_jax.relative_projection`."""
-
-    def view(key, spaces, rows, train):
-        del key, train
-        return _common(
-            [
-                relative_projection(
-                    space, anchors, similarity, absolute_transform, relative_transform
-                )
-                for space, anchors in zip(spaces, _take(spaces, rows), strict=True)
-            ]
-        )
-
     _similarities.get(similarity)
-    return Representation(view)
+    return _from_anchors(
+        lambda space, anchors, train: relative_projection(
+            space, anchors, similarity, absolute_transform, relative_transform
+        )
+    )
 
 
 def product(
@@ -113,21 +118,13 @@ def product(
     relative_transform: TransformLike | Sequence[TransformLike] = None,
 ) -> Representation:
     """Several similarities to the parallel samples; the head's aggregation makes them one space."""
-
-    def view(key, spaces, rows, train):
-        del key, train
-        return _common(
-            [
-                product_projection(
-                    space, anchors, similarities, absolute_transform, relative_transform
-                )
-                for space, anchors in zip(spaces, _take(spaces, rows), strict=True)
-            ]
-        )
-
     for similarity in similarities:
         _similarities.get(similarity)
-    return Representation(view)
+    return _from_anchors(
+        lambda space, anchors, train: product_projection(
+            space, anchors, similarities, absolute_transform, relative_transform
+        )
+    )
 
 
 def prototypes(
@@ -166,15 +163,11 @@ def whitened_inner(shrinkage: float | str = 0.9) -> Representation:
     correspondence, and there are more of them.
     """
 
-    def view(key, spaces, rows, train):
-        del key
-        projected = []
-        for space, anchors in zip(spaces, _take(spaces, rows), strict=True):
-            statistics = _similarities.covariance_statistics(space[train], shrinkage)
-            projected.append(_similarities.whitened_inner(space, anchors, *statistics))
-        return _common(projected)
+    def project(space, anchors, train):
+        statistics = _similarities.covariance_statistics(train, shrinkage)
+        return _similarities.whitened_inner(space, anchors, *statistics)
 
-    return Representation(view)
+    return _from_anchors(project)
 
 
 def translated(method: str = "orthogonal", **options) -> Representation:
@@ -273,30 +266,19 @@ def matched_consensus(
 def mahalanobis(shrinkage: float | str = 0.9) -> Representation:
     """Mahalanobis distances to the parallel samples; statistics as in `whitened_inner`."""
 
-    def view(key, spaces, rows, train):
-        del key
-        projected = []
-        for space, anchors in zip(spaces, _take(spaces, rows), strict=True):
-            _, precision = _similarities.covariance_statistics(space[train], shrinkage)
-            projected.append(_similarities.mahalanobis(space, anchors, precision))
-        return _common(projected)
+    def project(space, anchors, train):
+        _, precision = _similarities.covariance_statistics(train, shrinkage)
+        return _similarities.mahalanobis(space, anchors, precision)
 
-    return Representation(view)
+    return _from_anchors(project)
 
 
 def rbf() -> Representation:
     """Radial basis functions of the parallel samples, as wide as their median distance."""
 
-    def view(key, spaces, rows, train):
-        del key, train
-        return _common(
-            [
-                _similarities.rbf(space, anchors, median_distance(anchors))
-                for space, anchors in zip(spaces, _take(spaces, rows), strict=True)
-            ]
-        )
-
-    return Representation(view)
+    return _from_anchors(
+        lambda space, anchors, train: _similarities.rbf(space, anchors, median_distance(anchors))
+    )
 
 
 def generalized_procrustes(iterations: int = 50) -> Representation:
