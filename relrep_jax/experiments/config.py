@@ -66,6 +66,31 @@ def check_at_least(config: ConfigDict, minimum: Mapping[str, float]) -> None:
             raise ConfigError(f"config.{name} must be at least {least}, got {leaves[name]}.")
 
 
+SCALES = ("full", "smoke")
+"""What `config.scale` may be: the config as it is, or small enough to see it run."""
+
+
+def cut_to_scale(config: ConfigDict, most: Mapping[str, Mapping[str, int]]) -> ConfigDict:
+    """The config at its `config.scale`: at `smoke`, numbers are cut to those of `most`.
+
+    Args:
+        config: with a field `scale`.
+        most: largest values by group and field.
+
+    Raises:
+        ConfigError: an unknown scale.
+    """
+    if config.scale not in SCALES:
+        raise ConfigError(f"config.scale must be one of {', '.join(SCALES)}, got {config.scale!r}.")
+    if config.scale == "full":
+        return config
+    config = config.copy_and_resolve_references()
+    for group, fields in most.items():
+        for name, value in fields.items():
+            config[group][name] = min(config[group][name], value)
+    return config
+
+
 def to_json(config: ConfigDict) -> str:
     """The config as indented JSON text with sorted keys."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"

@@ -17,13 +17,11 @@ from relrep_jax import report
 from relrep_jax.data import GraphDataset
 from relrep_jax.experiments import end_to_end
 from relrep_jax.experiments import node_classification as nodes
-from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.models import PureModel, Representation, Variables
 from relrep_jax.stitching import is_correct
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
-
-SCALES = ("full", "smoke")
 
 
 def default_config() -> ConfigDict:
@@ -48,23 +46,6 @@ SMOKE = {
 """The largest values at the scale `smoke`."""
 
 
-def at_scale(config: ConfigDict) -> ConfigDict:
-    """The config with its numbers cut to its scale.
-
-    Raises:
-        ConfigError: an unknown scale.
-    """
-    if config.scale not in SCALES:
-        raise ConfigError(f"config.scale must be one of {', '.join(SCALES)}, got {config.scale!r}.")
-    if config.scale == "full":
-        return config
-    config = config.copy_and_resolve_references()
-    for group, fields in SMOKE.items():
-        for name, most in fields.items():
-            config[group][name] = min(config[group][name], most)
-    return config
-
-
 @dataclasses.dataclass(frozen=True)
 class Job:
     """A config that was found good, with everything that it names."""
@@ -87,7 +68,7 @@ def prepare(config: ConfigDict) -> Job:
     """
     check_fields(config, default_config(), free=end_to_end.FREE_FIELDS)
     representations = end_to_end.read_representations(config)
-    config = at_scale(config)
+    config = cut_to_scale(config, SMOKE)
     check_at_least(config, end_to_end.MINIMUM)
     plan = plan_seeds(config.seeds.count, config.seeds.axis)
     optimizer = end_to_end.read_optimizer(config, config.training.epochs)
