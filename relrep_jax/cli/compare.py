@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import sys
 from functools import partial
 from itertools import combinations
 
@@ -203,9 +202,7 @@ def _show(args, scores, caption) -> None:
 
 def _write(args, spaces, scores, caption, figure_caption) -> None:
     import jax
-    import numpy as np
 
-    from relrep_jax import __version__
     from relrep_jax.report.comparison import (
         comparison_figure,
         comparison_markdown,
@@ -214,7 +211,7 @@ def _write(args, spaces, scores, caption, figure_caption) -> None:
         write_comparison_json,
     )
     from relrep_jax.report.figures import save
-    from relrep_jax.report.markdown import write_report
+    from relrep_jax.report.markdown import environment, write_report
 
     files = "| Space | Rows | Width | Stored as |\n| :--- | ---: | ---: | :--- |\n" + "\n".join(
         f"| {space.name} | {space.array.shape[0]:,} | {space.array.shape[1]:,} | "
@@ -239,11 +236,5 @@ def _write(args, spaces, scores, caption, figure_caption) -> None:
                 ("Scores", comparison_markdown(scores)),
                 ("Spaces", files),
             ],
-            versions={
-                "relrep_jax": __version__,
-                "jax": jax.__version__,
-                "numpy": np.__version__,
-                "Python": sys.version.split()[0],
-                "device": jax.devices()[0].device_kind,
-            },
+            versions={**environment(), "device": jax.devices()[0].device_kind},
         )

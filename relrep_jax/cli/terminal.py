@@ -1,44 +1,17 @@
 """What the commands show: a progress bar on stderr, tables on stdout."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 
-@contextlib.contextmanager
-def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr; nothing where that is not a terminal.
-
-    Args:
-        what: stands before the bar.
-        total: how far there is to go.
-
-    Yields:
-        A function to call with each advance.
-    """
+def progress(what: str, total: float) -> AbstractContextManager[Callable[..., None]]:
+    """`relrep_jax.report.progress` on stderr."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    disable = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=disable) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda advance: bar.update(task, advance=advance)
+    from relrep_jax import report
+
+    return report.progress(Console(stderr=True), what, total)
 
 
 def console():

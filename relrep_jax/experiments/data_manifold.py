@@ -7,9 +7,7 @@ and of a well-trained reference are, for which no label is needed, tells how acc
 
 import dataclasses
 import itertools
-import platform
 import shlex
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from relrep_jax import measures, report
 from relrep_jax.data import GraphDataset
 from relrep_jax.experiments import node_classification as nodes
-from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.models import Adjacency, GraphOptions, PureModel, Representation, represent
 from relrep_jax.models.graph import LAYERS
 from relrep_jax.stitching import is_correct
@@ -33,7 +30,6 @@ from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
 
 ABSOLUTE = Representation("absolute")
 RELATIVE = Representation("relative", ("cosine",))
-SCALES = ("full", "smoke")
 COLUMNS = (
     "layer",
     "num_layers",
@@ -137,23 +133,25 @@ class Job:
         return len(self.groups) * len(self.points) * len(self.config.sweep.epochs)
 
 
+SMOKE = {
+    "training": {"epochs": 20},
+    "reference": {"seeds": 2},
+    "sweep": {"seeds": 2},
+    "model": {"num_layers": 4, "hidden_features": 32, "latent_dim": 32},
+    "anchors": {"count": 32},
+}
+"""The largest values at the scale `smoke`."""
+
+
 def at_scale(config: ConfigDict) -> ConfigDict:
-    """The config with its numbers cut to its scale.
+    """The config with its numbers and its lists cut to its scale.
 
     Raises:
         ConfigError: an unknown scale.
     """
-    if config.scale not in SCALES:
-        raise ConfigError(f"config.scale must be one of {', '.join(SCALES)}, got {config.scale!r}.")
+    config = cut_to_scale(config, SMOKE)
     if config.scale == "full":
         return config
-    config = config.copy_and_resolve_references()
-    for group, name, most in (
-        ("training", "epochs", 20), ("reference", "seeds", 2), ("sweep", "seeds", 2),
-        ("model", "num_layers", 4), ("model", "hidden_features", 32), ("model", "latent_dim", 32),
-        ("anchors", "count", 32),
-    ):  # fmt: skip
-        config[group][name] = min(config[group][name], most)
     sweep = config.sweep
     sweep.epochs = tuple(
         {min(epochs, most) for epochs, most in zip(sorted(sweep.epochs), (5, 10), strict=False)}
@@ -325,10 +323,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[tu
 
     looked_at = tuple(sorted(set(config.sweep.epochs)))
     rows: list[tuple] = []
-    columns = (TextColumn("models"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with bar as progress:
-        task = progress.add_task("", total=job.num_models)
+    with report.progress(console, "models", job.num_models) as advance:
         for group in job.groups:
             accuracy, similarity = train_points(
                 group, list(job.points), looked_at, job.data, options, job.plan, target
@@ -339,7 +334,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[tu
                         *group.fields, point.learning_rate, point.dropout, point.seed, epochs_done,
                         float(accuracy[i, j]), float(similarity[i, j]),
                     ))  # fmt: skip
-            progress.advance(task, len(job.points) * len(looked_at))
+            advance(len(job.points) * len(looked_at))
 
     table = correlations(rows)
     report.write_csv(workdir / "tables" / "models.csv", COLUMNS, rows)
@@ -360,10 +355,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[tu
         command=command or f"python train.py --workdir={shlex.quote(str(workdir))}",
         sections=[("Results", markdown)],
         figures=[("One point a model, without diverged ones.", "figures/similarity.png")],
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("relrep_jax", "jax", "flax", "optax", "numpy")},
-        },
+        versions=report.environment("flax", "optax"),
     )
     console.print(markdown, highlight=False, markup=False)
     console.print(f"Report: {workdir / 'report.md'}", highlight=False)

@@ -4,10 +4,8 @@ Such an experiment brings models, data and scores; here are the fields of its co
 to train, the training itself, and its tables, figures and report.
 """
 
-import platform
 import shlex
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -304,10 +302,7 @@ def write_results(
         summaries=summaries,
         figures=shown,
         sections=[*sections, files],
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("relrep_jax", "jax", "flax", "optax", "numpy")},
-        },
+        versions=report.environment("flax", "optax"),
     )
 
 

@@ -6,9 +6,7 @@ Cannistraci et al. 2024 (arXiv 2310.01211, section 4.2), on latents that somebod
 
 import dataclasses
 import math
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -343,8 +341,7 @@ def write_latents_report(
         command=command,
         sections=sections,
         versions={
-            "Python": platform.python_version(),
-            **{name: version(name) for name in ("relrep_jax", "jax", "optax", "numpy")},
+            **report.environment("optax"),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         },
     )

@@ -7,15 +7,12 @@ the same anchor words, a word finds its counterpart and its neighbours in the ot
 
 import dataclasses
 import math
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from scipy.fft import dctn
@@ -188,27 +185,19 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 rows.append((choice, seed, *names, metric, float(value)))
 
     width = min(space.shape[1] for space in spaces)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with progress:
-        task = progress.add_task("absolute", total=1 + len(config.anchors.choices) * len(seeds))
+    jobs = 1 + len(config.anchors.choices) * len(seeds)
+    with report.progress(console, "absolute", jobs) as advance:
         # Of different widths, only the features that both have can be compared at all.
         add("absolute", 0, *(space[:, :width] for space in spaces))
-        progress.advance(task)
+        advance()
         for choice in config.anchors.choices:
-            progress.update(task, description=choice)
             choose = jax.jit(
                 lambda key, x, choice=choice: _choose(choice, key, x, config.anchors.count)
             )
             for seed in seeds:
                 indices = choose(jax.random.key(seed), spaces[0])
                 add(choice, seed, *(relative(space, indices) for space in spaces))
-                progress.advance(task)
+                advance(what=choice)
 
     summary = summarize(rows)
     report.write_csv(workdir / "tables" / "scores.csv", COLUMNS, rows)
@@ -302,8 +291,5 @@ def _write_report(job: Job, workdir: Path, summary: list[tuple], command: str) -
         ),
         command=command or f"python train.py --workdir={workdir}",
         sections=sections,
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("relrep_jax", "jax", "numpy")},
-        },
+        versions=report.environment(),
     )

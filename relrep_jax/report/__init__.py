@@ -14,7 +14,8 @@ from relrep_jax.report.figures import (
     scatter,
 )
 from relrep_jax.report.files import atomic_open, atomic_write_bytes, atomic_write_text
-from relrep_jax.report.markdown import markdown_image, write_report
+from relrep_jax.report.markdown import environment, markdown_image, write_report
+from relrep_jax.report.progress import progress
 from relrep_jax.report.tables import (
     METRICS,
     STITCHING_COLUMNS,
@@ -49,12 +50,14 @@ __all__ = [
     "atomic_write_text",
     "describe",
     "describe_excluded",
+    "environment",
     "get_metric",
     "latent_spaces",
     "learning_curves",
     "markdown_image",
     "markdown_table",
     "pair_grid",
+    "progress",
     "project_jointly",
     "read_stitching_csv",
     "reconstructions",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
 from relrep_jax.report.files import atomic_write_text
 from relrep_jax.report.tables import Summary, describe, describe_excluded, markdown_table
 
-__all__ = ["markdown_image", "write_report"]
+__all__ = ["environment", "markdown_image", "write_report"]
 
 
 def markdown_image(
@@ -35,6 +37,12 @@ def markdown_image(
         target = Path(os.path.relpath(target, Path(relative_to).absolute()))
     alternative = caption.replace("[", "(").replace("]", ")").replace("\n", " ")
     return f"![{alternative}]({quote(target.as_posix())})\n\n*{caption}*"
+
+
+def environment(*packages: str) -> dict[str, str]:
+    """Versions of Python, of this package and of others: what a report says at its end."""
+    names = ("relrep_jax", "jax", "numpy", *packages)
+    return {"Python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def write_report(
