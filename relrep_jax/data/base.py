@@ -1,7 +1,10 @@
 """What every loader of images hands back, and the error that every loader raises."""
 
+import contextlib
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -37,6 +40,26 @@ class ImageDataset:
         """`(h, w, c)`."""
         h, w, c = self.x_train.shape[1:]
         return h, w, c
+
+
+@contextlib.contextmanager
+def opening(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn what the system says of a file that cannot be opened into a `DatasetError`.
+
+    Args:
+        path: the file.
+        hint: how to write such a file, at the end of the message.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"No such file: {path} (from the folder {Path.cwd()}). Check the path. {hint}".rstrip()
+        ) from error
+    except IsADirectoryError as error:
+        raise DatasetError(f"{path} is a folder; a file is wanted here.") from error
+    except OSError as error:
+        raise DatasetError(f"Cannot open {path}: {error}.") from error
 
 
 def check_limit(name: str, part: str, limit: int | None, size: int) -> int:

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from relrep_jax.checks import lookup, validate_latents
-from relrep_jax.data.base import DatasetError
+from relrep_jax.data.base import DatasetError, opening
 
 BESIDE = ("labels", "split")
 """Files and arrays of these names belong to latents but are none."""
@@ -391,15 +391,8 @@ def _is_real(dtype: np.dtype) -> bool:
 
 def _numpy(file: Path) -> np.ndarray:
     """The array of a `.npy` file, mapped into memory."""
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(6)
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"No such file: {file} (from the folder {Path.cwd()}). Check the path."
-        ) from error
-    except OSError as error:
-        raise DatasetError(f"Cannot open {file}: {error}.") from error
+    with opening(file), file.open("rb") as stream:
+        start = stream.read(6)
     if not start:
         raise DatasetError(f"{file} is empty: it has no bytes. {_AGAIN}")
     if start[:4] == b"PK\x03\x04":
@@ -576,15 +569,10 @@ def _import(name: str, file: Path) -> Any:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"No such file: {file} (from the folder {Path.cwd()}). Check the path."
-        ) from error
+        with opening(file):
+            text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file} is not a text file in UTF-8: {error}.") from error
-    except OSError as error:
-        raise DatasetError(f"Cannot open {file}: {error}.") from error
     lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
