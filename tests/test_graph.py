@@ -189,6 +189,7 @@ def test_renumbering_the_nodes_renumbers_the_latents(layer):
     np.testing.assert_allclose(renumbered, latents[order], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_are_finite_with_isolated_nodes_that_are_anchors_and_every_parameter_learns(form):
     edges, _ = random_graph(isolated=(0, 1))
@@ -213,6 +214,7 @@ def test_gradients_are_finite_with_isolated_nodes_that_are_anchors_and_every_par
         assert jnp.any(leaf != 0), path
 
 
+@pytest.mark.slow
 def test_seeds_and_options_under_vmap_equal_each_alone():
     edges, _ = random_graph()
     adjacency = normalize(edges, NODES)

@@ -311,6 +311,7 @@ def test_scales_of_rows_change_nothing(name):
     np.testing.assert_allclose(before, after, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_affine_maps_leave_canonical_correlations():
     x, y = alike(200, 6, 9)
     moved = y @ (normal(8, 9, 9) + 2 * np.eye(9)) + 3.0
@@ -724,6 +725,7 @@ def test_collapsed_spaces_are_not_called_alike(jit):
     assert float(result.p_value) == 1.0
 
 
+@pytest.mark.slow
 def test_bandwidths_are_found_once_in_a_test(monkeypatch):
     found = []
     monkeypatch.setattr(cka, "median_distance", lambda x: found.append(x.shape) or x[0, 0] ** 0)
@@ -775,6 +777,7 @@ def test_decompositions_of_many_spaces_are_never_batched(name):
     assert list(decomposed(program.jaxpr)) == [(5, 5)] * 3
 
 
+@pytest.mark.slow
 def test_tests_of_many_spaces_meet_ties_and_chosen_pairs():
     collapsed, other = jnp.ones((40, 3)), f32(normal(0, 40, 3))
     tests = measures.permutation_tests(

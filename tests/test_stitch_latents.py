@@ -141,7 +141,7 @@ def test_the_grid_is_what_scikit_learn_gives():
                 )
 
 
-FAST = ("centred_cosine", "consensus")
+FAST = ("consensus",)
 SLOW = sorted(set(REPRESENTATIONS) - {"absolute", *FAST})
 
 

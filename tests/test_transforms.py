@@ -66,6 +66,7 @@ def test_what_loses_information_says_that_it_cannot_be_inverted(name):
         transforms.fit(name, latents()).invert(latents())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(transforms.TRANSFORMS))
 def test_fitting_and_applying_map_over_seeds(name):
     transform = transforms.get(name)
