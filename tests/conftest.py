@@ -6,15 +6,22 @@ programs are shared between the tests of a run, and between its processes, throu
 cache that is removed at its end.
 """
 
+import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import jax
 
 from relrep_jax.training.seeds import use_host_devices
 
 _CACHE = "RELREP_TEST_COMPILATION_CACHE"
+
+# Every compiled program holds pieces of the address space. Linux allows 65,530 of them to a process,
+# and a compiler that is refused one crashes.
+_MAX_MEMORY_MAPS = 30_000
+_MEMORY_MAPS = Path("/proc/self/maps")
 
 use_host_devices(2)
 jax.config.update("jax_disable_most_optimizations", not os.environ.get("RELREP_TEST_OPTIMIZED"))
@@ -27,3 +34,12 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_runtest_teardown():
+    if not _MEMORY_MAPS.exists():
+        return
+    with _MEMORY_MAPS.open() as file:
+        if sum(1 for _ in file) > _MAX_MEMORY_MAPS:
+            jax.clear_caches()
+            gc.collect()
