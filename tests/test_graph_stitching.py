@@ -215,13 +215,13 @@ def test_every_config_smokes(path, tmp_path):
 
 @pytest.mark.slow
 def test_relative_graph_networks_can_be_stitched_and_absolute_ones_cannot(tmp_path):
-    changes = ["--config.seeds.count=2", "--config.training.epochs=100"]
-    assert train(f"--config={CONFIGS[1]}", *changes, f"--workdir={tmp_path / 'run'}") == 0
+    run = [f"--config={CONFIGS[1]}", "--config.seeds.count=2", f"--workdir={tmp_path / 'run'}"]
+    assert train(*run) == 0
     with (tmp_path / "run" / "tables" / "summary.csv").open() as file:
         found = {row["representation"]: row for row in csv.DictReader(file)}
     stitched = {name: float(row["stitched_mean"]) for name, row in found.items()}
     assert all(float(row["non_stitched_mean"]) > 0.9 for row in found.values())
     assert stitched["absolute"] < 0.5
     assert float(found["relative_cosine"]["stitching_index"]) > 0.7
-    # Half as many epochs as the config's: the product has not settled yet.
+    # The product varies most from seed to seed.
     assert stitched["product"] > stitched["absolute"] + 0.3
