@@ -176,7 +176,7 @@ def farthest_point(method: str, n: int) -> Run:
 
 
 def anchor_sets(method: str, transform: str | None, n: int, d: int, m: int, count: int) -> Run:
-    """Relative spaces of one space for `count` anchor sets, each reduced to its mean."""
+    """The relative spaces `[n, m]` of one space for each of `count` anchor sets."""
     x = spaces(n, d, 1)[0]
     rng = np.random.default_rng(1)
     sets = np.stack([rng.permutation(n)[:m] for _ in range(count)])
@@ -191,7 +191,7 @@ def anchor_sets(method: str, transform: str | None, n: int, d: int, m: int, coun
             for rows in parts:
                 a = tx[rows]
                 shift = a.mean(0) if transform else 0.0
-                found.append((unit(tx - shift) @ unit(a - shift).T).mean(0))
+                found.append(unit(tx - shift) @ unit(a - shift).T)
             return found
 
         return run
@@ -201,7 +201,7 @@ def anchor_sets(method: str, transform: str | None, n: int, d: int, m: int, coun
     import relrep_jax as rr
 
     def one(x, rows):
-        return rr.relative_projection(x, x[rows], absolute_transform=transform).mean(axis=0)
+        return rr.relative_projection(x, x[rows], absolute_transform=transform)
 
     placed, sets = jax.device_put((x, sets))
     if method == "relrep_jax, vmap":
@@ -212,7 +212,7 @@ def anchor_sets(method: str, transform: str | None, n: int, d: int, m: int, coun
         return lambda: jax.block_until_ready([single(placed, rows) for rows in parts])
     if method == "bare matrix products":
         a = jax.device_put(np.asarray(x)[np.asarray(sets).reshape(-1)])
-        product = jax.jit(lambda x, a: (x @ a.T).mean(axis=0))
+        product = jax.jit(lambda x, a: x @ a.T)
         return lambda: jax.block_until_ready(product(placed, a))
     raise ValueError(method)
 

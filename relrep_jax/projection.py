@@ -1,9 +1,12 @@
 """Relative projections: latents `[n, d]` and anchors `[m, d]` to relative spaces."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.typing import ArrayLike
 
 from relrep_jax import similarities as _similarities
@@ -15,6 +18,10 @@ Similarity = str | Callable[[jax.Array, jax.Array], jax.Array]
 
 PAPER_SIMILARITIES = ("cosine", "euclidean", "manhattan", "chebyshev")
 """The four similarities whose product arXiv 2310.01211 studies."""
+
+# From this many n*m*d on, a CPU is faster with one set of anchors after another than with a
+# vmapped product, whose operands and result it has to transpose.
+LARGE = 2**24
 
 
 def relative_projection(
@@ -68,6 +75,21 @@ def relative_projection(
             relative_transform,
         )
         return projected.astype(latents.dtype)
+    how = (similarity, absolute_transform, relative_transform)
+    is_large = latents.size * anchors.shape[0] >= LARGE
+    # A function may hold arrays of the caller, which cannot pass through what follows.
+    if is_large and all(part is None or isinstance(part, str) for part in how):
+        return _project_large(*how, latents, anchors)
+    return _project(*how, latents, anchors)
+
+
+def _project(
+    similarity: Similarity,
+    absolute_transform: TransformLike,
+    relative_transform: TransformLike,
+    latents: jax.Array,
+    anchors: jax.Array,
+) -> jax.Array:
     measure = _similarities.get(similarity)
     absolute = _transforms.resolve(absolute_transform, anchors)
     latents, anchors = absolute(latents), absolute(anchors)
@@ -81,6 +103,50 @@ def relative_projection(
     if isinstance(relative_transform, str | _transforms.Transform):
         relative_transform = _transforms.fit(relative_transform, measure(anchors, anchors))
     return _transforms.resolve(relative_transform, relative)(relative)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _project_large(
+    similarity: str,
+    absolute_transform: str | None,
+    relative_transform: str | None,
+    latents: jax.Array,
+    anchors: jax.Array,
+) -> jax.Array:
+    """`_project`, which `vmap` on CPU runs for one seed or anchor set after another."""
+    project = partial(_project, similarity, absolute_transform, relative_transform)
+
+    @custom_vmap
+    def one(latents, anchors):
+        return project(latents, anchors)
+
+    @one.def_vmap
+    def many(axis_size, is_mapped, *inputs):
+        def in_turn(*inputs):
+            mapped = [part for part, is_one in zip(inputs, is_mapped, strict=True) if is_one]
+
+            def step(parts):
+                rest = iter(parts)
+                return one(
+                    *(
+                        next(rest) if is_one else whole
+                        for whole, is_one in zip(inputs, is_mapped, strict=True)
+                    )
+                )
+
+            return lax.map(step, mapped)
+
+        at_once = jax.vmap(project, [0 if is_one else None for is_one in is_mapped])
+        return lax.platform_dependent(*inputs, cpu=in_turn, default=at_once), True
+
+    return one(latents, anchors)
+
+
+@_project_large.defjvp
+def _project_large_jvp(similarity, absolute_transform, relative_transform, primals, tangents):
+    # A function with a batching rule of its own has no reverse mode.
+    project = partial(_project, similarity, absolute_transform, relative_transform)
+    return jax.jvp(project, primals, tangents)
 
 
 def product_projection(

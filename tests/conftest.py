@@ -18,7 +18,7 @@ from relrep_jax.training.seeds import use_host_devices
 
 _CACHE = "RELREP_TEST_COMPILATION_CACHE"
 
-# Every compiled program holds pieces of the address space. Linux allows 65,530 of them to a process,
+# Every compiled program holds pieces of the address space. Linux allows a process 65,530 of them,
 # and a compiler that is refused one crashes.
 _MAX_MEMORY_MAPS = 30_000
 _MEMORY_MAPS = Path("/proc/self/maps")

@@ -164,6 +164,45 @@ def test_vmap_over_anchor_sets_over_seeds_and_over_both(name):
     np.testing.assert_allclose(both, jnp.stack([jnp.stack(o) for o in one]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("transform", [None, "centering"])
+@pytest.mark.parametrize("name", ["cosine", "euclidean"])
+def test_vmap_of_large_problems_agrees_with_a_loop(name, transform, monkeypatch):
+    """From a size on, what `vmap` maps over is run one after another on CPU."""
+    monkeypatch.setattr("relrep_jax.projection.LARGE", 1)
+    z = np.stack([points(seed, 20) for seed in range(2)])
+    sets = np.random.default_rng(0).integers(0, 20, (3, 4))
+
+    def project(latents, anchors):
+        return rr.relative_projection(latents, anchors, name, transform, "l2_normalization")
+
+    both = jax.jit(jax.vmap(jax.vmap(project, in_axes=(None, 0))))(z, z[:, sets])
+    assert both.shape == (2, 3, 20, 4)
+    for seed in range(2):
+        np.testing.assert_allclose(
+            jax.vmap(project, in_axes=(0, None))(z, z[0, sets[0]])[seed],
+            project(z[seed], z[0, sets[0]]),
+            atol=1e-5,
+        )
+        for number, rows in enumerate(sets):
+            alone = project(z[seed], z[seed, rows])
+            np.testing.assert_allclose(both[seed, number], alone, atol=1e-5)
+
+
+def test_gradients_of_large_problems_pass_through_vmap(monkeypatch):
+    z, sets = points(0, 20), np.random.default_rng(0).integers(0, 20, (3, 4))
+
+    def total(latents, anchors):
+        spaces = jax.vmap(rr.relative_projection, in_axes=(None, 0))(latents, anchors)
+        return jnp.sum(spaces**2)
+
+    expected = jax.grad(total, argnums=(0, 1))(z, z[sets])
+    monkeypatch.setattr("relrep_jax.projection.LARGE", 1)
+    found = jax.jit(jax.grad(total, argnums=(0, 1)))(z, z[sets])
+    each = jax.vmap(jax.grad(lambda a: jnp.sum(rr.relative_projection(z, a) ** 2)))(z[sets])
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(each, expected[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("absolute", [None, "centering", "standard_scaling", "l2_normalization"])
 def test_gradients_are_finite_where_a_sample_is_an_anchor_and_where_a_vector_is_zero(
