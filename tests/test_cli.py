@@ -361,8 +361,9 @@ def test_translate_refuses_what_does_not_fit(home, capsys):
     argv = ["translate", "a.npy", "b.npy", "--train", "rows.npy", "-o", "t.npy"]
     refused(capsys, *argv, "--method", "rigde", says=["Did you mean 'ridge'", "inverse_relative"])
     refused(capsys, *argv, "--rank", "3", says=["--rank", "low_rank and cca", "orthogonal"])
-    refused(capsys, *argv, "--method", "low_rank", "--rank", "9", says=["rank", "between 1 and 6"])
+    refused(capsys, *argv, "--method", "low_rank", "--rank", "9", says=["a.npy", "rank", "between 1 and 6"])
     refused(capsys, *argv, "--method", "cca", "--penalty", "1", says=["--penalty", "ridge"])
+    refused(capsys, *argv, "--method", "ridge", "--penalty", "nan", says=["--penalty", "finite"])
     refused(capsys, *argv, "--test", "gone.npy", says=["gone.npy"])
     Path("t.npy").write_bytes(b"mine")
     refused(capsys, *argv, says=["t.npy exists"])
@@ -413,7 +414,7 @@ def test_anchors_are_rows_of_the_latents(home, capsys, method):
 def test_anchors_refuse_what_does_not_fit(home, capsys):
     argv = ["anchors", "a.npy", "-o", "idx.npy"]
     refused(capsys, *argv, "--method", "kmens", says=["Did you mean 'kmeans'", "fps"])
-    refused(capsys, *argv, "--count", "61", says=["61", "60 samples"])
+    refused(capsys, *argv, "--count", "61", says=["--count for a.npy", "61", "60 samples"])
     refused(capsys, *argv, "--count", "0", says=["--count must be at least 1"])
     refused(capsys, *argv, "--method", "stratified", says=["needs --labels"])
     refused(capsys, *argv, "--method", "top", says=["needs --top"])

@@ -86,6 +86,12 @@ def test_writes_tables_pictures_and_a_report(home, capsys):
     assert figures == ["pairs_0.png", "pairs_20.png", "pairs_60.png"]
     assert all(f"(figures/{name})" in report for name in figures)
 
+    Path("out/mine.txt").write_text("kept")
+    again = ["stitch", "latents", "-o", "out", "--methods", "centred_cosine", "--force"]
+    assert main([*again, "--parallel-samples", "20", "--seeds", "1"]) == 0
+    assert [path.name for path in Path("out/figures").iterdir()] == ["pairs_20.png"]
+    assert Path("out/mine.txt").exists()
+
 
 def test_one_method_that_fails_costs_the_others_nothing(home, capsys, monkeypatch):
     real = job.stitch

@@ -86,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
     from relrep_jax import anchors
 
     # Refused before anything is searched.
-    anchors.check_num_anchors(len(rows), count)
+    try:
+        anchors.check_num_anchors(len(rows), count)
+    except ValueError as error:
+        raise ValueError(f"--count for {args.among or args.latents}: {error}") from error
     key = jax.random.key(args.seed)
 
     def latents():

@@ -55,8 +55,13 @@ def check_kind(path: Path, kinds: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to, whose files move to `folder` once all of them are complete."""
+def whole_folder(folder: Path, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """A folder to write to, whose files move to `folder` once all of them are complete.
+
+    Args:
+        folder: where everything ends up.
+        stale: patterns of files of an earlier run that go, if they are not replaced.
+    """
     folder = folder.absolute()
     temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp"
     temporary.mkdir(parents=True)
@@ -65,6 +70,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         if not folder.exists():
             os.replace(temporary, folder)
             return
+        for pattern in stale:
+            for file in folder.glob(pattern):
+                file.unlink()
         for file in sorted(temporary.rglob("*")):
             target = folder / file.relative_to(temporary)
             if file.is_dir():

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     counts = (
         f"{num_train:,} training and {num_test:,} test samples, {len(set(labels.tolist()))} classes"
     )
-    with whole_folder(args.output) as folder:
+    with whole_folder(args.output, stale=["figures/pairs_*.png"]) as folder:
         job.write_tables(folder, outcomes)
         job.write_latents_report(
             folder / "report.md",

@@ -1,6 +1,7 @@
 """`relrep translate`: latents of one encoder into the space of another."""
 
 import argparse
+import math
 
 from relrep_jax.cli.files import (
     ARRAY_KINDS,
@@ -68,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
     if args.rank is not None:
         options["rank"] = whole_number("--rank", args.rank, 1)
     if args.penalty is not None:
+        if not 0 <= args.penalty < math.inf:
+            raise ValueError(
+                f"--penalty must be a finite number of at least 0, got {args.penalty}."
+            )
         options["penalty"] = args.penalty
 
     from relrep_jax.data.latents import load_indices, load_latents
@@ -94,11 +99,14 @@ def run(args: argparse.Namespace) -> int:
 
     pairs = train if train.ndim == 2 else np.stack([train, train], axis=1)
     with progress("translating", 1 + len(source)) as advance:
-        params = method.fit(
-            jnp.asarray(source[pairs[:, 0]], jnp.float32),
-            jnp.asarray(target[pairs[:, 1]], jnp.float32),
-            **options,
-        )
+        try:
+            params = method.fit(
+                jnp.asarray(source[pairs[:, 0]], jnp.float32),
+                jnp.asarray(target[pairs[:, 1]], jnp.float32),
+                **options,
+            )
+        except ValueError as error:
+            raise ValueError(f"{args.source} to {args.target}: {error}") from error
         advance(1)
 
         def apply(rows):
