@@ -75,7 +75,8 @@ def cut_to_scale(config: ConfigDict, most: Mapping[str, Mapping[str, int]]) -> C
 
     Args:
         config: with a field `scale`.
-        most: largest values by group and field.
+        most: largest values by group and field. A field whose name ends in `limit` counts 0 as
+            no limit.
 
     Raises:
         ConfigError: an unknown scale.
@@ -87,7 +88,8 @@ def cut_to_scale(config: ConfigDict, most: Mapping[str, Mapping[str, int]]) -> C
     config = config.copy_and_resolve_references()
     for group, fields in most.items():
         for name, value in fields.items():
-            config[group][name] = min(config[group][name], value)
+            is_unlimited = name.endswith("limit") and config[group][name] == 0
+            config[group][name] = value if is_unlimited else min(config[group][name], value)
     return config
 
 

@@ -61,7 +61,12 @@ def representation_config(
 
 
 def add_shared_fields(config: ConfigDict) -> None:
-    """Add what all these experiments have: representations, seeds, optimiser, checkpoints."""
+    """Add what all these experiments have: scale, representations, seeds, optimiser, checkpoints."""
+    # full | smoke: cut to what takes less than a minute, to see it run.
+    config.scale = "full"
+    # What the paper found, for reports on other than embedded data.
+    config.published = ""
+
     # What the decoder reads. No similarities: the latents themselves.
     config.representations = ConfigDict(sort_keys=False)
     config.representations.absolute = representation_config()
@@ -304,6 +309,11 @@ def write_results(
         sections=[*sections, files],
         versions=report.environment("flax", "optax"),
     )
+
+
+def published_section(config: ConfigDict, *, is_embedded: bool) -> list[tuple[str, str]]:
+    """The report's section with what the paper found, where the data are like the paper's."""
+    return [("Published", config.published)] if config.published and not is_embedded else []
 
 
 def describe_plan(plan: SeedPlan, num_representations: int) -> str:

@@ -28,8 +28,6 @@ def default_config() -> ConfigDict:
     """Every field of this experiment, with the values of a small job."""
     config = ConfigDict()
     config.experiment = "graph_stitching"
-    # full | smoke: at most 2 seeds, 10 epochs, 4 layers, 32 features and anchors, to see it run.
-    config.scale = "full"
     nodes.add_graph_fields(config)
     end_to_end.add_shared_fields(config)
     config.optimizer.learning_rate = 0.005
@@ -132,6 +130,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         spaces=spaces,
         labels=job.data.labels[job.data.test],
         curves=curves,
+        sections=end_to_end.published_section(config, is_embedded=not config.data.path),
     )
     console.print(report.terminal_table(summaries, title=_title(job)))
     console.print(f"Report: {workdir / 'report.md'}", highlight=False)

@@ -20,7 +20,7 @@ from relrep_jax import report
 from relrep_jax.checks import lookup
 from relrep_jax.data import ImageDataset, load_images
 from relrep_jax.experiments import end_to_end
-from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.experiments.end_to_end import representation_config
 from relrep_jax.experiments.tasks import TASKS, Task, count_parameters
 from relrep_jax.models import Representation, Variables
@@ -79,6 +79,17 @@ def default_config() -> ConfigDict:
     return config
 
 
+SMOKE = {
+    "seeds": {"count": 2},
+    "training": {"epochs": 2},
+    "anchors": {"count": 32},
+    "data": {"train_limit": 512, "test_limit": 256},
+}
+"""The largest values at the scale `smoke`."""
+SMOKE_REPRESENTATIONS = 3
+"""How many of the representations are trained at that scale."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """A config that was found good, with everything that it names."""
@@ -100,6 +111,9 @@ def prepare(config: ConfigDict) -> Job:
     """
     check_fields(config, default_config(), free=end_to_end.FREE_FIELDS)
     representations = end_to_end.read_representations(config)
+    config = cut_to_scale(config, SMOKE)
+    if config.scale == "smoke":
+        representations = dict(list(representations.items())[:SMOKE_REPRESENTATIONS])
     make_task = lookup("task", config.task, TASKS)
     check_at_least(
         config,
@@ -194,6 +208,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         labels=next(iter(pictures.values())).labels,
         curves=curves,
         figures=_reconstructions(pictures),
+        sections=end_to_end.published_section(config, is_embedded=dataset.name == "digits"),
     )
     console.print(report.terminal_table(summaries, title=_title(job)))
     console.print(f"Report: {workdir / 'report.md'}", highlight=False)
