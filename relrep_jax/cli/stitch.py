@@ -60,13 +60,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.directory.is_dir():
         raise ValueError(f"{args.directory} is not a folder of latents.")
 
-    from relrep_jax.data.latents import load_folder, load_labels, load_split
+    from relrep_jax.data.latents import load_labelled
 
-    labels_file = args.labels or args.directory / "labels.npy"
-    split_file = args.split or args.directory / "split.npy"
-    spaces = load_folder(args.directory, leave_out=(labels_file, split_file))
-    rows = len(next(iter(spaces.values())))
-    labels, split = load_labels(labels_file, rows), load_split(split_file, rows)
+    latents = load_labelled(args.directory, args.labels, args.split)
 
     # JAX starts here: its devices are counted once.
     from relrep_jax.training.seeds import use_host_devices
@@ -74,17 +70,12 @@ def run(args: argparse.Namespace) -> int:
     use_host_devices()
     from relrep_jax.experiments import latent_stitching as job
     from relrep_jax.stitching import HEADS, REPRESENTATIONS
-    from relrep_jax.stitching.latents import TEST, TRAIN, check_problem
+    from relrep_jax.stitching.latents import TEST, TRAIN, check_labelled
 
     named = ",".join(job.METHODS) if args.methods is None else args.methods
     methods = choices("method", named, REPRESENTATIONS)
     (head,) = choices("head", args.head, HEADS)
-    try:
-        spaces, labels, split = check_problem(spaces, labels, split)
-    except ValueError as error:
-        raise ValueError(
-            f"{error} (latents: {args.directory}, labels: {labels_file}, split: {split_file})"
-        ) from error
+    spaces, labels, split = check_labelled(latents)
     num_train, num_test = int((split == TRAIN).sum()), int((split == TEST).sum())
     default = "256,all" if num_train > 256 else "all"
     named = default if args.parallel_samples is None else args.parallel_samples

@@ -6,9 +6,11 @@ from relrep_jax.data.base import DatasetError, ImageDataset
 from relrep_jax.data.graphs import GraphDataset, load_graph
 from relrep_jax.data.images import load_images
 from relrep_jax.data.latents import (
+    LabelledLatents,
     LatentSpace,
     load_folder,
     load_indices,
+    load_labelled,
     load_labels,
     load_latents,
     load_spaces,
@@ -20,11 +22,13 @@ __all__ = [
     "Digits",
     "GraphDataset",
     "ImageDataset",
+    "LabelledLatents",
     "LatentSpace",
     "load_folder",
     "load_graph",
     "load_images",
     "load_indices",
+    "load_labelled",
     "load_labels",
     "load_latents",
     "load_spaces",

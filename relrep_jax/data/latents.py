@@ -22,6 +22,9 @@ from relrep_jax.data.base import DatasetError, opening
 BESIDE = ("labels", "split")
 """Files and arrays of these names belong to latents but are none."""
 
+TRAIN_PART, DEV_PART, TEST_PART = 0, 1, 2
+"""What the numbers of a split mean."""
+
 SPLIT_NAMES = {
     "train": 0,
     "training": 0,
@@ -268,6 +271,53 @@ def load_split(path: str | os.PathLike[str], rows: int | None = None) -> np.ndar
             f"{_some(strange.tolist())}."
         )
     return _as_many(file, "parts", split, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledLatents:
+    """The same labelled samples seen by several encoders.
+
+    Attributes:
+        name: what to call them.
+        spaces: latents `[n, d_i]` by encoder.
+        labels: `[n]`.
+        split: `[n]`: 0 train, 1 dev, 2 test.
+        source: where they come from, for messages.
+    """
+
+    name: str
+    spaces: dict[str, np.ndarray]
+    labels: np.ndarray
+    split: np.ndarray
+    source: str
+
+
+def load_labelled(
+    folder: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | None = None,
+) -> LabelledLatents:
+    """A folder of latents (see `load_folder`) with their labels and split.
+
+    Args:
+        folder: the folder.
+        labels: file of the labels; `labels.npy` in the folder if left out.
+        split: file of the split; `split.npy` in the folder if left out.
+
+    Raises:
+        DatasetError: what `load_folder`, `load_labels` and `load_split` raise.
+    """
+    home = Path(folder).expanduser()
+    labels, split = labels or home / "labels.npy", split or home / "split.npy"
+    spaces = load_folder(home, leave_out=(labels, split))
+    rows = len(next(iter(spaces.values())))
+    return LabelledLatents(
+        name=home.resolve().name,
+        spaces=spaces,
+        labels=load_labels(labels, rows),
+        split=load_split(split, rows),
+        source=f"latents: {folder}, labels: {labels}, split: {split}",
+    )
 
 
 # --- Finding arrays ----------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from relrep_jax.checks import lookup
 from relrep_jax.experiments import (
+    cross_architecture,
+    cross_lingual,
     data_manifold,
     graph_stitching,
     image_stitching,
@@ -18,6 +20,8 @@ from relrep_jax.experiments import (
 from relrep_jax.experiments.config import ConfigError
 
 EXPERIMENTS: dict[str, ModuleType] = {
+    "cross_architecture": cross_architecture,
+    "cross_lingual": cross_lingual,
     "data_manifold": data_manifold,
     "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,

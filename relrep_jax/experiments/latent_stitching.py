@@ -19,6 +19,7 @@ from relrep_jax import report
 from relrep_jax.stitching import representations
 from relrep_jax.stitching.heads import Head
 from relrep_jax.stitching.latents import LatentStitching, stitch_latents
+from relrep_jax.stitching.representations import Representation
 
 METHODS = (
     "absolute",
@@ -137,14 +138,24 @@ def stitch(
     split: Any,
     parallel_samples: int | None,
     *,
-    seeds: int,
+    seeds: int | Sequence[int],
     head: str | Head,
+    representation: Representation | None = None,
 ) -> Outcome:
-    """One method at one budget; the arguments are those of `stitch_latents`."""
+    """One method at one budget; the arguments are those of `stitch_latents`.
+
+    The method names its representation, where none is given.
+    """
     return Outcome(
         method,
         stitch_latents(
-            spaces, labels, split, method, head, seeds, parallel_samples=parallel_samples
+            spaces,
+            labels,
+            split,
+            method if representation is None else representation,
+            head,
+            seeds,
+            parallel_samples=parallel_samples,
         ),
     )
 
@@ -191,30 +202,37 @@ def grids(outcomes: Sequence[Outcome], metric: str) -> list[report.Grid]:
     return made
 
 
+def tables(outcomes: Sequence[Outcome]) -> dict[str, tuple[Sequence[str], list[tuple]]]:
+    """Columns and rows of `pairs`, with a row for each score, and of `summary`."""
+    summary = [dataclasses.astuple(summarize(o, metric)) for metric in METRICS for o in outcomes]
+    return {"pairs": (PAIR_COLUMNS, pair_rows(outcomes)), "summary": (SUMMARY_COLUMNS, summary)}
+
+
 def write_tables(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
     """`pairs` and `summary`, each as CSV and JSON."""
-    rows = [dataclasses.astuple(summarize(o, metric)) for metric in METRICS for o in outcomes]
     return [
-        report.write_csv(folder / "pairs.csv", PAIR_COLUMNS, pair_rows(outcomes)),
-        report.write_json(folder / "pairs.json", PAIR_COLUMNS, pair_rows(outcomes)),
-        report.write_csv(folder / "summary.csv", SUMMARY_COLUMNS, rows),
-        report.write_json(folder / "summary.json", SUMMARY_COLUMNS, rows),
+        write(folder / f"{name}{ending}", columns, rows)
+        for name, (columns, rows) in tables(outcomes).items()
+        for ending, write in ((".csv", report.write_csv), (".json", report.write_json))
     ]
 
 
-def write_figures(folder: Path, outcomes: Sequence[Outcome]) -> list[tuple[str, Path]]:
-    """A heat map of the mean accuracy for each method, a figure for each budget."""
+def write_figures(
+    folder: Path, outcomes: Sequence[Outcome], metric: str = "accuracy"
+) -> list[tuple[str, Path]]:
+    """A heat map of the mean score for each method, a figure for each budget."""
     figures = []
     for budget in dict.fromkeys(outcome.parallel_samples for outcome in outcomes):
         chosen = [outcome for outcome in outcomes if outcome.parallel_samples == budget]
-        figure = report.pair_grid(grids(chosen, "accuracy"), missing="widths differ")
+        figure = report.pair_grid(grids(chosen, metric), missing="widths differ")
         path = report.save(figure, folder / f"pairs_{budget}.png")
         names = chosen[0].result.names
         key = ", ".join(
             f"{short} {name}" for short, name in zip(letters(names), names, strict=True)
         )
         known = f"{budget} parallel samples" if budget else "no parallel samples"
-        figures.append((f"Accuracy with {known}, mean over seeds. {key}.", path))
+        label = report.get_metric(metric).label
+        figures.append((f"{label} with {known}, mean over seeds. {key}.", path))
     return figures
 
 
@@ -228,12 +246,6 @@ HEADER = (
 )
 
 
-def _percent(mean: float, std: float) -> str:
-    if math.isnan(mean):
-        return "–"
-    return f"{100 * mean:.1f}" + ("" if math.isnan(std) else f" ± {100 * std:.1f}")
-
-
 def table_cells(outcomes: Sequence[Outcome], metric: str = "accuracy") -> list[list[str]]:
     """The rows of the table for people, in percent (see `HEADER`)."""
     rows = []
@@ -243,8 +255,8 @@ def table_cells(outcomes: Sequence[Outcome], metric: str = "accuracy") -> list[l
             [
                 row.method,
                 str(row.parallel_samples),
-                _percent(row.non_stitched_mean, row.non_stitched_std),
-                _percent(row.stitched_mean, row.stitched_std),
+                report.percent(row.non_stitched_mean, row.non_stitched_std),
+                report.percent(row.stitched_mean, row.stitched_std),
                 "–" if math.isnan(spread) else f"{100 * spread:.1f}",
                 "–" if math.isnan(index) else f"{index:.3f}",
             ]

@@ -15,13 +15,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from scipy.fft import dctn
 
 from relrep_jax import anchors as anchor_choice
 from relrep_jax import measures, report, transforms
 from relrep_jax.checks import lookup
-from relrep_jax.data import load_images
-from relrep_jax.data.latents import load_latents
+from relrep_jax.data.latents import TRAIN_PART, load_latents
+from relrep_jax.data.views import digit_views
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
 from relrep_jax.projection import relative_projection
 
@@ -93,7 +92,9 @@ def prepare(config: ConfigDict) -> Job:
         source, target = load_latents(config.data.source), load_latents(config.data.target)
         names, spaces = (source.name, target.name), (source.array, target.array)
     else:
-        names, spaces = ("pixels", "frequencies"), _digit_views()
+        digits = digit_views("pixels", "frequencies")
+        names = tuple(digits.spaces)
+        spaces = tuple(space[digits.split == TRAIN_PART] for space in digits.spaces.values())
     if len(spaces[0]) != len(spaces[1]):
         raise ConfigError(
             f"Row i must be the same word in both files, but {names[0]} has {len(spaces[0])} rows "
@@ -119,14 +120,6 @@ def prepare(config: ConfigDict) -> Job:
         if not top:
             lookup("choice of anchors", choice, dict.fromkeys(("uniform", *CHOICES)))
     return Job(config, names, spaces, not config.data.source)
-
-
-def _digit_views() -> tuple[np.ndarray, np.ndarray]:
-    """Two encoders of the same digits that share no axis."""
-    digits = load_images("digits")
-    images = digits.x_train.reshape(-1, 8, 8).astype(np.float32) / digits.scale
-    frequencies = dctn(np.sqrt(images), axes=(1, 2), norm="ortho")
-    return images.reshape(len(images), -1), frequencies.reshape(len(images), -1)
 
 
 def _top(choice: str) -> int:

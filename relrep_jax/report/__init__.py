@@ -5,6 +5,7 @@ and a report go out. Files are written in one step, and the same input gives the
 """
 
 from relrep_jax.report.figures import (
+    bars,
     latent_spaces,
     learning_curves,
     pair_grid,
@@ -16,6 +17,16 @@ from relrep_jax.report.figures import (
 from relrep_jax.report.files import atomic_open, atomic_write_bytes, atomic_write_text
 from relrep_jax.report.markdown import environment, markdown_image, write_report
 from relrep_jax.report.progress import progress
+from relrep_jax.report.sheets import (
+    PAIRED_HEADER,
+    PairedTest,
+    Sheet,
+    paired_cells,
+    paired_test,
+    percent,
+    sheet_markdown,
+    sheet_terminal,
+)
 from relrep_jax.report.tables import (
     METRICS,
     STITCHING_COLUMNS,
@@ -40,14 +51,18 @@ from relrep_jax.report.tables import (
 
 __all__ = [
     "METRICS",
+    "PAIRED_HEADER",
     "STITCHING_COLUMNS",
     "SUMMARY_COLUMNS",
     "Grid",
     "Metric",
+    "PairedTest",
+    "Sheet",
     "Summary",
     "atomic_open",
     "atomic_write_bytes",
     "atomic_write_text",
+    "bars",
     "describe",
     "describe_excluded",
     "environment",
@@ -57,12 +72,17 @@ __all__ = [
     "markdown_image",
     "markdown_table",
     "pair_grid",
+    "paired_cells",
+    "paired_test",
+    "percent",
     "progress",
     "project_jointly",
     "read_stitching_csv",
     "reconstructions",
     "save",
     "scatter",
+    "sheet_markdown",
+    "sheet_terminal",
     "summarize",
     "terminal_table",
     "write_csv",

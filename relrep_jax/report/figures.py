@@ -28,6 +28,7 @@ from relrep_jax.report.tables import Grid, get_metric
 
 __all__ = [
     "PALETTE",
+    "bars",
     "latent_spaces",
     "learning_curves",
     "pair_grid",
@@ -640,6 +641,7 @@ def learning_curves(
     log: bool | None = None,
     xlabel: str = "epoch",
     x: Sequence[float] | np.ndarray | None = None,
+    log_x: bool = False,
 ) -> Figure:
     """Learning curves: the mean over seeds as a line, from the lowest to the highest as a band.
 
@@ -652,6 +654,7 @@ def learning_curves(
             be negative). Pass False for accuracies.
         xlabel: what the columns are.
         x: positions of the columns; `1, 2, ...` if left out.
+        log_x: whether the horizontal axis is logarithmic.
 
     Returns:
         The figure, with one axes.
@@ -713,6 +716,10 @@ def learning_curves(
                 axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
                 axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        if log_x:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if x is None:
             axes.xaxis.set_major_locator(
                 MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
@@ -722,6 +729,54 @@ def learning_curves(
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(handlelength=2.4)
+        _freeze(figure)
+    return figure
+
+
+# --- Bars -------------------------------------------------------------------------------------
+
+
+def bars(values: Mapping[str, tuple[float, float]], xlabel: str) -> Figure:
+    """Means as horizontal bars from the first to the last, with their spreads as whiskers.
+
+    Args:
+        values: for each bar its mean and its spread; a spread of NaN is left out.
+        xlabel: what the values are, with unit.
+
+    Returns:
+        The figure, with one axes.
+
+    Raises:
+        ValueError: if there is no bar.
+    """
+    if not values:
+        raise ValueError("bars needs at least one value")
+    means, spreads = np.array(list(values.values()), np.float64).T
+    places = np.arange(len(values))
+    with _style():
+        figure = _figure(6.0, 0.7 + 0.23 * len(values), gap=0.04)
+        axes = figure.subplots()
+        axes.barh(places, means, height=0.72, color=PALETTE[0], alpha=0.85)
+        axes.errorbar(
+            means,
+            places,
+            xerr=np.where(np.isfinite(spreads), spreads, 0.0),
+            linestyle="none",
+            ecolor=_INK,
+            elinewidth=0.9,
+            capsize=2,
+        )
+        axes.set_yticks(places, list(values))
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlabel(xlabel)
+        low = float(np.nanmin(means - np.nan_to_num(spreads)))
+        high = float(np.nanmax(means + np.nan_to_num(spreads)))
+        # Bars that start at zero would hide what differs between them.
+        axes.set_xlim(max(0.0, low - 0.25 * (high - low)) if low > 0 else None, None)
+        axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
         _freeze(figure)
     return figure
 

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from relrep_jax.checks import check_matrix, validate_latents
+from relrep_jax.data.latents import DEV_PART, TEST_PART, TRAIN_PART, LabelledLatents
 from relrep_jax.stitching import heads as _heads
 from relrep_jax.stitching import representations as _representations
 from relrep_jax.stitching.heads import Head
-from relrep_jax.stitching.representations import Representation
-from relrep_jax.stitching.scores import SCORES
+from relrep_jax.stitching.representations import Representation, Views
+from relrep_jax.stitching.scores import SCORES, score_logits
 from relrep_jax.training.seeds import one_blas_thread, over_seeds, plan_seeds
 
-TRAIN, DEV, TEST = 0, 1, 2
-"""What the numbers of a split mean."""
+TRAIN, DEV, TEST = TRAIN_PART, DEV_PART, TEST_PART
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +105,16 @@ def check_problem(
     if len(trained) < 2:
         raise ValueError(f"All training rows have the label {trained[0]}: nothing can be learned.")
     return named, labels, split
+
+
+def check_labelled(
+    latents: LabelledLatents,
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """`check_problem` of loaded latents, with messages that name their files."""
+    try:
+        return check_problem(latents.spaces, latents.labels, latents.split)
+    except ValueError as error:
+        raise ValueError(f"{error} ({latents.source})") from error
 
 
 def draw_anchor_sets(
@@ -305,16 +315,43 @@ def stitch_run(
         check_matrix(f"spaces[{i}]", space)
     view_key, head_key = jax.random.split(key)
     views = representation.view(view_key, spaces, rows, jnp.asarray(train))
-    params = _fit_heads(head_key, views.own, labels, train, head, num_classes)
+    return stitch_views(
+        head_key, views, labels, train=train, test=test, head=head, num_classes=num_classes
+    )
+
+
+def stitch_views(
+    key: jax.Array,
+    views: Views,
+    labels: jax.Array,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    head: Head,
+    num_classes: int,
+) -> tuple[dict[str, jax.Array], tuple[Any, ...]]:
+    """Train a head on every space; score what it reads of every encoder.
+
+    Args:
+        key: a `jax.random.key`.
+        views: what the heads read, `e` of them.
+        labels: `[n]` in `[0, num_classes)`.
+        train, test: row numbers.
+        head: what to train.
+        num_classes: how many classes there are.
+
+    Returns:
+        Scores by name, `[encoders, decoders]` each, and the parameters of each head.
+    """
+    params = fit_heads(key, views.own, labels, train, head, num_classes)
 
     def score(space, decoder):
         if space is None:
             return {name: jnp.asarray(jnp.nan) for name in SCORES}
         logits = head.apply(params[decoder], jnp.take(space, test, axis=-2))
-        predicted = jnp.argmax(logits, axis=-1)
-        return {name: one(predicted, labels[test], num_classes) for name, one in SCORES.items()}
+        return score_logits(logits, labels[test], num_classes)
 
-    count = len(spaces)
+    count = len(views.own)
     cells = [[score(views.crossed(i, j), j) for j in range(count)] for i in range(count)]
     scores = {
         name: jnp.stack([jnp.stack([cell[name] for cell in row]) for row in cells])
@@ -323,7 +360,14 @@ def stitch_run(
     return scores, params
 
 
-def _fit_heads(key, spaces, labels, train, head, num_classes) -> tuple[Any, ...]:
+def fit_heads(
+    key: jax.Array,
+    spaces: Sequence[jax.Array],
+    labels: jax.Array,
+    train: np.ndarray,
+    head: Head,
+    num_classes: int,
+) -> tuple[Any, ...]:
     """The heads of all spaces; those of one shape by one loop, which is compiled once."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, space in enumerate(spaces):

@@ -31,3 +31,9 @@ def f1_weighted(predicted: jax.Array, labels: jax.Array, num_classes: int) -> ja
 
 SCORES = {"accuracy": accuracy, "f1_weighted": f1_weighted}
 """Scores `(predicted [n], labels [n], num_classes) -> []` by name."""
+
+
+def score_logits(logits: jax.Array, labels: jax.Array, num_classes: int) -> dict[str, jax.Array]:
+    """Every score, by name, of the classes with the largest logits `[n, num_classes]`."""
+    predicted = jnp.argmax(logits, axis=-1)
+    return {name: score(predicted, labels, num_classes) for name, score in SCORES.items()}
