@@ -361,7 +361,15 @@ def test_translate_refuses_what_does_not_fit(home, capsys):
     argv = ["translate", "a.npy", "b.npy", "--train", "rows.npy", "-o", "t.npy"]
     refused(capsys, *argv, "--method", "rigde", says=["Did you mean 'ridge'", "inverse_relative"])
     refused(capsys, *argv, "--rank", "3", says=["--rank", "low_rank and cca", "orthogonal"])
-    refused(capsys, *argv, "--method", "low_rank", "--rank", "9", says=["a.npy", "rank", "between 1 and 6"])
+    refused(
+        capsys,
+        *argv,
+        "--method",
+        "low_rank",
+        "--rank",
+        "9",
+        says=["a.npy", "rank", "between 1 and 6"],
+    )
     refused(capsys, *argv, "--method", "cca", "--penalty", "1", says=["--penalty", "ridge"])
     refused(capsys, *argv, "--method", "ridge", "--penalty", "nan", says=["--penalty", "finite"])
     refused(capsys, *argv, "--test", "gone.npy", says=["gone.npy"])

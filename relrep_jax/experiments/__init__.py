@@ -15,6 +15,7 @@ from relrep_jax.experiments import (
     data_manifold,
     graph_stitching,
     image_stitching,
+    seed_similarity,
     word_embeddings,
 )
 from relrep_jax.experiments.config import ConfigError
@@ -25,6 +26,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "data_manifold": data_manifold,
     "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,
+    "seed_similarity": seed_similarity,
     "word_embeddings": word_embeddings,
 }
 

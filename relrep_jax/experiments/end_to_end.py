@@ -61,7 +61,7 @@ def representation_config(
 
 
 def add_shared_fields(config: ConfigDict) -> None:
-    """Add what all these experiments have: scale, representations, seeds, optimiser, checkpoints."""
+    """Add what all these have: scale, representations, seeds, optimiser, checkpoints."""
     # full | smoke: cut to what takes less than a minute, to see it run.
     config.scale = "full"
     # What the paper found, for reports on other than embedded data.

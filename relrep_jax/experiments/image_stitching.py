@@ -191,7 +191,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         TrainingProgress(console, dict.fromkeys(job.tasks, config.training.epochs)) as progress,
     ):
         for name, task in job.tasks.items():
-            variables = _train(job, name, task, data, workdir, log, progress)
+            variables = train(job, name, task, data, workdir, log, progress)
             values, pictures[name] = evaluate(job, task, variables)
             labels = tuple(map(str, job.seeds))
             grids.append(report.Grid(name, task.metric, values, labels, labels))
@@ -215,7 +215,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     return summaries
 
 
-def _train(
+def train(
     job: Job,
     name: str,
     task: Task,
@@ -224,6 +224,17 @@ def _train(
     log: MetricsLog,
     progress: TrainingProgress,
 ) -> Variables:
+    """Train one representation from all seeds, or go on where it stopped.
+
+    Args:
+        job: of which `task` is the representation `name`.
+        data: the training images and labels, shared over devices.
+        workdir: where checkpoints go.
+        log, progress: told of every epoch.
+
+    Returns:
+        The trained models, with a leading seed axis.
+    """
     config, anchors = job.config, jnp.asarray(job.anchors)
     return end_to_end.train_seeds(
         name,
@@ -241,6 +252,29 @@ def _train(
         make_context=lambda data: data["image"][anchors],
         log_every=config.training.log_every,
     )
+
+
+def encode(job: Job, task: Task, variables: Variables, images: np.ndarray) -> np.ndarray:
+    """What crosses from all encoders to decoders: `[seeds, n, d]`, or `[seeds, s, n, m]`.
+
+    Args:
+        job: what was trained.
+        task: of one representation.
+        variables: the models, with a leading seed axis.
+        images: `[n, h, w, c]` as stored.
+    """
+    plan = job.plan
+    variables = plan.pad(variables)
+    anchors = over_seeds(task.encode_anchors, plan)(
+        variables, plan.share(job.dataset.x_train[job.anchors])
+    )
+    encode_all = over_seeds(lambda seed, images: task.encode(*seed, images), plan)
+    size = job.config.evaluation.batch_size
+    parts = [
+        np.asarray(plan.unpad(encode_all((variables, anchors), plan.share(images[i : i + size]))))
+        for i in range(0, len(images), size)
+    ]
+    return np.concatenate(parts, axis=-2)
 
 
 @dataclasses.dataclass(frozen=True)
