@@ -15,6 +15,7 @@ from relrep_jax import __version__
 from relrep_jax.checks import lookup
 
 COMMANDS: dict[str, str] = {
+    "encode": "relrep_jax.cli.encode",
     "compare": "relrep_jax.cli.compare",
     "project": "relrep_jax.cli.project",
     "translate": "relrep_jax.cli.translate",
@@ -25,6 +26,7 @@ COMMANDS: dict[str, str] = {
 
 _EPILOG = """\
 examples:
+  relrep encode questions.tsv --model bert-base-cased -o latents/bert.npy
   relrep compare latents/ -o runs/compared
   relrep project a.npy --anchors anchors.npy -o relative.npy
   relrep COMMAND --help
