@@ -16,6 +16,7 @@ from relrep_jax.experiments import (
     graph_stitching,
     image_stitching,
     seed_similarity,
+    text_stitching,
     word_embeddings,
 )
 from relrep_jax.experiments.config import ConfigError
@@ -27,6 +28,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,
     "seed_similarity": seed_similarity,
+    "text_stitching": text_stitching,
     "word_embeddings": word_embeddings,
 }
 
