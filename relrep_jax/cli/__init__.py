@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "translate": "relrep_jax.cli.translate",
     "anchors": "relrep_jax.cli.anchors",
     "stitch": "relrep_jax.cli.stitch",
+    "report": "relrep_jax.cli.report",
 }
 """The module of every command."""
 
