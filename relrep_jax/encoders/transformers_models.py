@@ -91,21 +91,24 @@ def check_reading(loaded: Loaded, model: str, pooling: str | None, layer: int) -
         pooling = "projected" if loaded.two_towers else "cls"
     if pooling not in POOLINGS:
         raise EncoderError(f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}.")
-    last = getattr(loaded.config, "num_hidden_layers", None)
-    if last is None:  # convolutional: its stages are the layers
-        last = len(getattr(loaded.config, "depths", ())) or 0
-    if not -last - 1 <= layer <= last:
-        raise EncoderError(
-            f"The model {model!r} has the layers 0 (embeddings) to {last}, or -1 (the last) to "
-            f"{-last - 1}, got layer {layer}."
-        )
-    layer %= last + 1
+    # Where there are stages instead, as in convolutional networks, these are the layers.
+    stages = len(getattr(loaded.config, "depths", ())) or None
+    last = getattr(loaded.config, "num_hidden_layers", stages)
+    if last is None and layer != -1:
+        raise EncoderError(f"The model {model!r} does not tell its layers: use layer -1, the last.")
+    if last is not None:
+        if not -last - 1 <= layer <= last:
+            raise EncoderError(
+                f"The model {model!r} has the layers 0 (embeddings) to {last}, or -1 (the last) to "
+                f"{-last - 1}, got layer {layer}."
+            )
+        layer %= last + 1
     if pooling == "projected" and not loaded.two_towers:
         raise EncoderError(
             f"The model {model!r} has no projection; only models of texts and images, such as "
             "CLIP, do. Use the pooling cls or mean."
         )
-    if pooling == "projected" and layer != last:
+    if pooling == "projected" and layer not in (-1, last):
         raise EncoderError("A projection is of the last layer. Use the pooling cls or mean.")
     return pooling, layer
 
@@ -116,4 +119,4 @@ def read_layer(outputs: Any, layer: int) -> Any:
     The last one is what the model hands on, after a final normalisation if it has one.
     """
     states = outputs.hidden_states
-    return outputs.last_hidden_state if layer == len(states) - 1 else states[layer]
+    return outputs.last_hidden_state if layer in (-1, len(states) - 1) else states[layer]

@@ -38,7 +38,8 @@ def load_vision(
         pooling: `"cls"`, the state of the class token; `"mean"`, the mean over all positions (in
             timm the patches, in transformers all tokens); `"projected"`, what CLIP and its like
             compare with texts. Default: in timm the model's own pooling before its classifier; in
-            transformers `"projected"` where the model has it, else `"cls"`.
+            transformers `"projected"` where the model has it, else `"cls"` where it has a class
+            token, else `"mean"`.
         layer: whose states are pooled: -1 for the last; in transformers 0 for the embeddings, in
             timm 0 for the first block or stage.
         device: of PyTorch; default: the first GPU, or the CPU where there is none.
@@ -109,7 +110,8 @@ def _load_timm(
     if checkpoint is not None and not Path(checkpoint).expanduser().is_file():
         raise EncoderError(f"No such file of weights: {checkpoint} (from {Path.cwd()}).")
     source = f"local-dir:{folder}" if folder.is_dir() else name
-    source = f"hf-hub:{name}" if name.startswith("timm/") else source
+    if "/" in name and ":" not in source:
+        source = f"hf-hub:{name}"
     with loading(checkpoint or name, "timm"):
         made = timm.create_model(
             source,
@@ -181,11 +183,12 @@ def _load_transformers(
     transformers = require("transformers", "vision")
     require("PIL.Image", "vision")
     loaded = transformers_models.load(name, "images", "vision", device)
-    convolutional = not hasattr(loaded.config, "num_attention_heads")
-    if pooling is None and convolutional:
+    weights = [key for key, _ in loaded.tower.named_parameters()]
+    has_class_token = any("cls_token" in key or "class_embedding" in key for key in weights)
+    if pooling is None and not loaded.two_towers and not has_class_token:
         pooling = "mean"
     pooling, layer = transformers_models.check_reading(loaded, name, pooling, layer)
-    if pooling == "cls" and convolutional:
+    if pooling == "cls" and not has_class_token:
         raise EncoderError(f"{model} has no class token. Use the pooling mean.")
     folder = Path(name).expanduser()
     with loading(name, "transformers"):
