@@ -15,6 +15,9 @@ from relrep_jax.experiments import (
     data_manifold,
     graph_stitching,
     image_stitching,
+    number_of_anchors,
+    product_classification,
+    subspaces,
     word_embeddings,
 )
 from relrep_jax.experiments.config import ConfigError
@@ -25,6 +28,9 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "data_manifold": data_manifold,
     "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,
+    "number_of_anchors": number_of_anchors,
+    "product_classification": product_classification,
+    "subspaces": subspaces,
     "word_embeddings": word_embeddings,
 }
 

@@ -66,17 +66,9 @@ def default_config() -> ConfigDict:
     """Every field of this experiment, as for text."""
     config = latents.latent_fields("cross_architecture")
     latents.anchor_fields(config)
-    latents.head_fields(config, "deep_mlp", epochs=20)
+    latents.head_fields(config, "deep_mlp", epochs=10)
     # Names of relrep_jax.stitching.REPRESENTATIONS; the paper's are absolute and cosine.
-    config.methods = (
-        "absolute",
-        "cosine",
-        "centred_cosine",
-        "product",
-        "orthogonal",
-        "ridge",
-        "consensus",
-    )
+    config.methods = ("absolute", "cosine", "centred_cosine", "orthogonal", "ridge", "consensus")
     # text | vision | none: which of the paper's tables is shown beside what is found.
     config.published = "text"
     return config
@@ -106,7 +98,12 @@ def prepare(config: ConfigDict) -> Job:
     if config.scale == "smoke":
         config.methods = config.methods[:2]
     head = latents.make_head(config.head)
-    return Job(config, problem, head, latents.num_anchors(config, problem, PAPER_ANCHORS))
+    return Job(
+        config,
+        problem,
+        head,
+        latents.num_anchors(config.anchors.count, config, problem, PAPER_ANCHORS),
+    )
 
 
 def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:

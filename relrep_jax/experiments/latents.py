@@ -72,7 +72,7 @@ def head_fields(config: ConfigDict, name: str, epochs: int, learning_rate: float
     config.head.name = name
     config.head.learning_rate = learning_rate
     config.head.epochs = epochs
-    config.head.batch_size = 32
+    config.head.batch_size = 64
 
 
 def make_head(fields: ConfigDict, **options: Any) -> Head:
@@ -208,22 +208,23 @@ def _balanced(labels: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
 SMOKE_ANCHORS = 40
 
 
-def num_anchors(config: ConfigDict, problem: Problem, paper: int) -> int:
+def num_anchors(given: int, config: ConfigDict, problem: Problem, paper: int) -> int:
     """How many anchors there are.
 
     Args:
-        config: with `anchors.count` and `scale`.
+        given: the number in the config.
+        config: whose scale counts.
         problem: whose training samples they are.
-        paper: the paper's number, where `anchors.count` is 0.
+        paper: the paper's number, where the given one is 0.
 
     Raises:
         ConfigError: more than there are training samples.
     """
     available = len(problem.train)
-    count = config.anchors.count or min(paper, available)
+    count = given or min(paper, available)
     if config.scale == "smoke":
         count = min(count, SMOKE_ANCHORS)
-    check_anchors("config.anchors.count", count, problem)
+    check_anchors("the number of anchors in config.anchors", count, problem)
     return count
 
 

@@ -59,7 +59,8 @@ def sheet_terminal(sheet: Sheet) -> Table:
     """The table for the terminal."""
     table = Table(title=sheet.title, caption=sheet.caption or None, title_style="bold")
     for i, name in enumerate(sheet.header):
-        table.add_column(name, justify="left" if i < sheet.num_left else "right")
+        left = i < sheet.num_left
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
     for i, row in enumerate(sheet.rows):
         cells = (
             Text(cell, style="bold" if (i, j) in sheet.bold else "") for j, cell in enumerate(row)
