@@ -15,9 +15,12 @@ from relrep_jax.experiments import (
     data_manifold,
     graph_stitching,
     image_stitching,
+    invariances,
     number_of_anchors,
     product_classification,
+    space_selection,
     subspaces,
+    transformation_classes,
     word_embeddings,
 )
 from relrep_jax.experiments.config import ConfigError
@@ -28,9 +31,12 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "data_manifold": data_manifold,
     "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,
+    "invariances": invariances,
     "number_of_anchors": number_of_anchors,
     "product_classification": product_classification,
+    "space_selection": space_selection,
     "subspaces": subspaces,
+    "transformation_classes": transformation_classes,
     "word_embeddings": word_embeddings,
 }
 

@@ -91,7 +91,7 @@ def prepare(config: ConfigDict) -> Job:
         ConfigError, ValueError: the message says which field, what is wrong and what to do.
     """
     config, problem = latents.prepare_latents(
-        config, default_config(), least={"anchors.count": 0}, smoke={"head": {"epochs": 2}}
+        config, default_config(), least={"anchors.count": 0}, smoke={"head": latents.SMOKE_HEAD}
     )
     latents.check_names("config.methods", config.methods, REPRESENTATIONS)
     latents.check_names("config.published", (config.published,), PUBLISHED)

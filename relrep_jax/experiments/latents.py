@@ -32,6 +32,7 @@ from relrep_jax.stitching.latents import TEST, TRAIN, check_labelled
 
 SMOKE_SAMPLES = {TRAIN: 160, TEST: 80}
 SMOKE_ENCODERS = 3
+SMOKE_HEAD = {"epochs": 5, "batch_size": 16}
 
 
 def latent_fields(experiment: str) -> ConfigDict:

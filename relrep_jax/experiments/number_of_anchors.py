@@ -53,7 +53,7 @@ def prepare(config: ConfigDict) -> Job:
         ConfigError, ValueError: the message says which field, what is wrong and what to do.
     """
     config, problem = latents.prepare_latents(
-        config, default_config(), least={}, smoke={"head": {"epochs": 2}}
+        config, default_config(), least={}, smoke={"head": latents.SMOKE_HEAD}
     )
     latents.check_names("config.methods", config.methods, REPRESENTATIONS)
     for name in config.methods:

@@ -78,7 +78,7 @@ def prepare(config: ConfigDict) -> Job:
         ConfigError, ValueError: the message says which field, what is wrong and what to do.
     """
     config, problem = latents.prepare_latents(
-        config, default_config(), least={"anchors.count": 0}, smoke={"head": {"epochs": 2}}
+        config, default_config(), least={"anchors.count": 0}, smoke={"head": latents.SMOKE_HEAD}
     )
     if config.scale == "smoke":
         config.subspaces, config.bins = config.subspaces[:1], config.bins[-2:-1]
