@@ -273,12 +273,12 @@ def test_sheet():
     assert report.percent(float("nan")) == "–"
 
 
-def test_bars(tmp_path):
-    figure = report.bars({"a": (0.5, 0.1), "b": (0.7, float("nan"))}, "accuracy")
+def test_intervals(tmp_path):
+    figure = report.intervals({"a": (0.5, 0.1), "b": (0.7, float("nan"))}, "accuracy")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
-    report.save(figure, tmp_path / "bars.png")
+    report.save(figure, tmp_path / "intervals.png")
     with pytest.raises(ValueError, match="at least one"):
-        report.bars({}, "accuracy")
+        report.intervals({}, "accuracy")
 
 
 # --- What is measured -------------------------------------------------------------------------

@@ -123,8 +123,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             title=f"Stitching across architectures: {problem.name}",
             intro=(
                 "Zero-shot stitching across encoders, A7 and A8 of Moschella et al. 2023. A "
-                f"{config.head.name.replace('_', ' ')} head on each encoder, {job.num_anchors} "
-                "parallel anchors drawn anew for every seed."
+                f"{config.head.name.replace('_', ' ')} head on each encoder, "
+                f"{latents.describe_anchors(job.num_anchors, problem)}."
             ),
             sheets=sheets,
             tables=stitching.tables(outcomes),

@@ -122,7 +122,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             intro=(
                 "Zero-shot stitching across languages, A6 of Moschella et al. 2023. A "
                 f"{config.head.name.replace('_', ' ')} head on each encoder and language, "
-                f"{job.num_anchors} parallel anchors drawn anew for every seed."
+                f"{latents.describe_anchors(job.num_anchors, problem)}."
             ),
             sheets=sheets,
             tables=stitching.tables(outcomes),

@@ -239,6 +239,13 @@ def check_anchors(field: str, count: int, problem: Problem) -> None:
         )
 
 
+def describe_anchors(count: int, problem: Problem) -> str:
+    """How many anchors there are, and how they were chosen, for a report."""
+    if count == len(problem.train):
+        return f"all {count} training samples as parallel anchors"
+    return f"{count} parallel anchors, drawn anew for every seed"
+
+
 def seeds_of(config: ConfigDict) -> range:
     """The seed numbers of a config."""
     return range(config.seeds.first, config.seeds.first + config.seeds.count)

@@ -407,7 +407,7 @@ def cost_sheet(results: Sequence[Result], projection: Sequence[tuple[str, float]
 def write_figures(
     folder: Path, problem: latents.Problem, results: Sequence[Result]
 ) -> list[tuple[str, Path]]:
-    """Bars of all settings, heat maps of the single distances and their product."""
+    """Intervals of all settings, heat maps of the single distances and their product."""
     varying = [field for field, _ in _varying(results)]
     ordered = sorted(results, key=lambda result: -result.pairs.mean())
     values = {
@@ -416,7 +416,7 @@ def write_figures(
         )
         for r in ordered
     }
-    path = report.save(report.bars(values, "stitched accuracy"), folder / "subsets.png")
+    path = report.save(report.intervals(values, "stitched accuracy"), folder / "subsets.png")
     figures = [("Stitched accuracy; whiskers: standard deviation over seeds.", path)]
     first = dataclasses.replace(results[0].setting, names=())
     sizes = {1, max(len(result.setting.names) for result in results)}

@@ -53,7 +53,7 @@ def is_attention(path: tuple[str, ...]) -> bool:
 TUNED: dict[str, IsTuned] = {
     "nothing": is_nothing,
     "classifier": is_classifier,
-    "queries, keys, values": is_attention,
+    "Q, K, V": is_attention,
 }
 """What is tuned on the new encoder, by name."""
 OWN = "own head of the new encoder"
@@ -269,8 +269,9 @@ def score_sheet(scores: Scores, counts: dict[str, int]) -> report.Sheet:
         rows,
         f"Accuracy in percent, mean ± standard deviation over {seeds} seeds of the mean over "
         f"{pairs} ordered pairs of different encoders; beside it the standard deviation over "
-        "pairs. The last row is what the stitched pair replaces: a head trained from scratch on "
-        "all labelled training samples of the new encoder.",
+        "pairs. Q, K, V: queries, keys and values of the attention. The last row is what the "
+        "stitched pair replaces: a head trained from scratch on all labelled training samples of "
+        "the new encoder.",
     )
 
 
@@ -298,8 +299,11 @@ def write_figures(
         for p, (i, j) in enumerate(pairs):
             values[i, j] = scores[name][METRIC][:, p].mean()
             values[i, i] = scores[OWN][METRIC][:, p].mean()
-        grids.append(report.Grid(f"tuned: {name}", METRIC, values, letters, letters))
+        grids.append(report.Grid(name, METRIC, values, letters, letters))
     path = report.save(report.pair_grid(grids), folder / "pairs.png")
     key = ", ".join(f"{s} {name}" for s, name in zip(letters, problem.names, strict=True))
-    caption = f"Accuracy, mean over seeds; on the diagonal the encoders' own heads. {key}."
+    caption = (
+        "Accuracy by what was tuned, mean over seeds; on the diagonal the encoders' own heads. "
+        f"{key}."
+    )
     return [(caption, path)]
