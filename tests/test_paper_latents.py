@@ -403,7 +403,8 @@ def test_a_subset_of_a_product_scores_as_that_product_alone(folder):
     product = products.project(
         problem.on_device(), jnp.asarray(rows), PAPER_SIMILARITIES, job.transform
     )
-    scores = products.Scorer(problem, head)(product, [(0, 1), (1, 2), (2, 3)], seed=0)
+    subsets = [(0, 1), (1, 2), (2, 3)]
+    scores = products.compile_scorer(problem, head, 3)(product, subsets, 0)
     pair = ("manhattan", "chebyshev")
     expected = stitch_latents(
         problem.spaces, problem.labels, problem.split,

@@ -197,7 +197,7 @@ def _relative_spaces(distance: Distance, x: np.ndarray, num_anchors: int) -> lis
 
 
 def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
-    """Measure every distance under every map; write tables and a heat map.
+    """Measure every distance under every map; write tables.
 
     Returns:
         The report's path.

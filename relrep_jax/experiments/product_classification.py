@@ -166,19 +166,27 @@ def score_settings(job: Job, console: Console) -> tuple[list[Result], list[tuple
     config, problem = job.config, job.problem
     names, spaces = tuple(config.similarities), problem.on_device()
     seeds = latents.seeds_of(config)
-    sizes = sorted({len(subset) for subset in job.subsets})
-    scorers = {name: products.Scorer(problem, head) for name, head in job.heads.items()}
+    by_size = {
+        size: [subset for subset in job.subsets if len(subset) == size]
+        for size in sorted({len(subset) for subset in job.subsets})
+    }
+    scorers = {
+        (name, size): products.compile_scorer(problem, head, len(members))
+        for name, head in job.heads.items()
+        for size, members in by_size.items()
+    }
     found: dict[Setting, list[dict[str, np.ndarray]]] = {}
     seconds: dict[Setting, list[float]] = {}
-    total = len(config.anchors.choices) * len(job.counts) * len(seeds) * len(scorers) * len(sizes)
+    total = len(config.anchors.choices) * len(job.counts) * len(seeds) * len(scorers)
     with report.progress(console, "training heads", total) as advance:
         for choice, count, seed in itertools.product(config.anchors.choices, job.counts, seeds):
             anchors = products.choose_anchors(problem, choice, count, seed)
             projected = products.project(spaces, anchors, names, job.transform)
-            for name, size in itertools.product(scorers, sizes):
-                members = [subset for subset in job.subsets if len(subset) == size]
+            jax.block_until_ready(projected)
+            for (name, size), scorer in scorers.items():
+                members = by_size[size]
                 start = time.perf_counter()
-                scores = scorers[name](projected, members, seed)
+                scores = scorer(projected, members, seed)
                 passed = time.perf_counter() - start
                 for i, subset in enumerate(members):
                     setting = Setting(choice, count, name, tuple(names[k] for k in subset))

@@ -4,7 +4,7 @@ Products have one shape `[s, n, m]` whatever the widths of latents are, so that 
 encoders, and of all subsets of as many similarities, are one compiled program.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -20,6 +20,9 @@ from relrep_jax.stitching.latents import fit_heads
 from relrep_jax.stitching.scores import score_logits
 from relrep_jax.training.seeds import over_seeds, plan_seeds
 from relrep_jax.transforms import Transform
+
+Score = Callable[[jax.Array, Sequence[tuple[int, ...]], int], dict[str, np.ndarray]]
+"""`(products [e, s, n, m], subsets, seed) -> scores by name [subsets, encoders, decoders]`."""
 
 
 @partial(jax.jit, static_argnames=("choice", "count"))
@@ -52,43 +55,36 @@ def project(
     )
 
 
-class Scorer:
-    """Trains heads on products and scores every encoder with every head, compiled once a shape."""
+def compile_scorer(problem: latents.Problem, head: Head, num_subsets: int) -> Score:
+    """Heads trained on subsets of products, and every encoder scored with every head.
 
-    def __init__(self, problem: latents.Problem, head: Head):
-        self.problem = problem
-        self.head = head
-        self._compiled = {}
+    Args:
+        problem: whose labels and split.
+        head: what to train.
+        num_subsets: how many subsets there are in a call, spread over the devices.
 
-    def __call__(
-        self, products: jax.Array, subsets: Sequence[tuple[int, ...]], seed: int
-    ) -> dict[str, np.ndarray]:
-        """Scores by name, `[subsets, encoders, decoders]` each.
+    Returns:
+        A `Score`, compiled once a shape. A subset is row numbers of `s`; those of a call have one
+        size.
+    """
+    plan = plan_seeds(num_subsets)
+    train, test = problem.train, problem.test
 
-        Args:
-            products: `[e, s, n, m]`.
-            subsets: which similarities are used; as many in each.
-            seed: of the heads.
-        """
-        plan = plan_seeds(len(subsets))
-        problem, head = self.problem, self.head
-        train, test = problem.train, problem.test
+    def one(subset, products, labels, seed):
+        spaces = products[:, subset]
+        key = jax.random.key(seed)
+        heads = stack(fit_heads(key, spaces, labels, train, head, problem.num_classes))
+        return score_heads(problem, head, heads, spaces[:, :, test], labels[test])
 
-        def one(subset, products, labels, seed):
-            spaces = products[:, subset]
-            key = jax.random.key(seed)
-            heads = stack(fit_heads(key, spaces, labels, train, head, problem.num_classes))
-            return score_heads(problem, head, heads, spaces[:, :, test], labels[test])
+    compiled = over_seeds(one, plan)
 
-        shape = (products.shape, len(subsets), len(subsets[0]))
-        if shape not in self._compiled:
-            self._compiled[shape] = over_seeds(one, plan)
+    def score(products, subsets, seed):
         tree = plan.pad(jnp.asarray(subsets, jnp.int32))
         shared = plan.share((products, jnp.asarray(problem.labels), jnp.uint32(seed)))
-        return {
-            name: np.asarray(values)
-            for name, values in plan.unpad(self._compiled[shape](tree, *shared)).items()
-        }
+        found = plan.unpad(compiled(tree, *shared))
+        return {name: np.asarray(values) for name, values in found.items()}
+
+    return score
 
 
 def stack(params: Sequence[Params]) -> Params:
