@@ -9,6 +9,8 @@ All modules are built as `Module(num_spaces, num_anchors, *, rngs)` and say how 
 is in `out_features`. Reference: Cannistraci et al. 2024 (arXiv 2310.01211), section 3 and 4.3.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -107,14 +109,31 @@ class SelfAttention(nnx.Module):
 
     Args:
         num_heads: attention heads; must divide `num_anchors`. The paper uses one.
+        num_features: width of queries, keys and values; `num_anchors` if left out, as in the
+            paper. Must be a multiple of `num_heads`, too.
     """
 
-    def __init__(self, num_spaces: int, num_anchors: int, *, num_heads: int = 1, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        num_spaces: int,
+        num_anchors: int,
+        *,
+        num_heads: int = 1,
+        num_features: int | None = None,
+        rngs: nnx.Rngs,
+    ):
         if num_heads < 1 or num_anchors % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide num_anchors {num_anchors}.")
+        if num_features is not None and (num_features < 1 or num_features % num_heads):
+            raise ValueError(f"num_features {num_features} is no multiple of {num_heads} heads.")
         self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
         self.attention = nnx.MultiHeadAttention(
-            num_heads, num_anchors, decode=False, keep_rngs=False, rngs=rngs
+            num_heads,
+            num_anchors,
+            qkv_features=num_features,
+            decode=False,
+            keep_rngs=False,
+            rngs=rngs,
         )
         self.out_features = num_anchors
 
@@ -132,8 +151,8 @@ AGGREGATIONS: dict[str, type[nnx.Module]] = {
 }
 
 
-def get(name: str | type[nnx.Module]) -> type[nnx.Module]:
-    """The aggregation of that name, or the module class itself.
+def get(name: str | Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
+    """The aggregation of that name, or the module class itself (or what makes a module like it).
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.

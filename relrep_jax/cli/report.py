@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     from relrep_jax.report.gather import find_reports, gather
 
     reports = find_reports(args.directories, leave_out=args.output)
-    gather(page, reports, title=args.title)
+    gather(args.output, reports, title=args.title)
     console().print(f"{args.output}: {len(reports)} runs", soft_wrap=True, markup=False)
     return 0

@@ -15,8 +15,14 @@ from relrep_jax.experiments import (
     data_manifold,
     graph_stitching,
     image_stitching,
+    invariances,
+    number_of_anchors,
+    product_classification,
     seed_similarity,
+    space_selection,
+    subspaces,
     text_stitching,
+    transformation_classes,
     word_embeddings,
 )
 from relrep_jax.experiments.config import ConfigError
@@ -27,8 +33,14 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "data_manifold": data_manifold,
     "graph_stitching": graph_stitching,
     "image_stitching": image_stitching,
+    "invariances": invariances,
+    "number_of_anchors": number_of_anchors,
+    "product_classification": product_classification,
     "seed_similarity": seed_similarity,
+    "space_selection": space_selection,
+    "subspaces": subspaces,
     "text_stitching": text_stitching,
+    "transformation_classes": transformation_classes,
     "word_embeddings": word_embeddings,
 }
 

@@ -66,17 +66,9 @@ def default_config() -> ConfigDict:
     """Every field of this experiment, as for text."""
     config = latents.latent_fields("cross_architecture")
     latents.anchor_fields(config)
-    latents.head_fields(config, "deep_mlp", epochs=20)
+    latents.head_fields(config, "deep_mlp", epochs=10)
     # Names of relrep_jax.stitching.REPRESENTATIONS; the paper's are absolute and cosine.
-    config.methods = (
-        "absolute",
-        "cosine",
-        "centred_cosine",
-        "product",
-        "orthogonal",
-        "ridge",
-        "consensus",
-    )
+    config.methods = ("absolute", "cosine", "centred_cosine", "orthogonal", "ridge", "consensus")
     # text | vision | none: which of the paper's tables is shown beside what is found.
     config.published = "text"
     return config
@@ -99,14 +91,19 @@ def prepare(config: ConfigDict) -> Job:
         ConfigError, ValueError: the message says which field, what is wrong and what to do.
     """
     config, problem = latents.prepare_latents(
-        config, default_config(), least={"anchors.count": 0}, smoke={"head": {"epochs": 2}}
+        config, default_config(), least={"anchors.count": 0}, smoke={"head": latents.SMOKE_HEAD}
     )
     latents.check_names("config.methods", config.methods, REPRESENTATIONS)
     latents.check_names("config.published", (config.published,), PUBLISHED)
     if config.scale == "smoke":
         config.methods = config.methods[:2]
     head = latents.make_head(config.head)
-    return Job(config, problem, head, latents.num_anchors(config, problem, PAPER_ANCHORS))
+    return Job(
+        config,
+        problem,
+        head,
+        latents.num_anchors(config.anchors.count, config, problem, PAPER_ANCHORS),
+    )
 
 
 def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
@@ -126,8 +123,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             title=f"Stitching across architectures: {problem.name}",
             intro=(
                 "Zero-shot stitching across encoders, A7 and A8 of Moschella et al. 2023. A "
-                f"{config.head.name.replace('_', ' ')} head on each encoder, {job.num_anchors} "
-                "parallel anchors drawn anew for every seed."
+                f"{config.head.name.replace('_', ' ')} head on each encoder, "
+                f"{latents.describe_anchors(job.num_anchors, problem)}."
             ),
             sheets=sheets,
             tables=stitching.tables(outcomes),

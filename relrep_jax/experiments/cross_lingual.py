@@ -44,7 +44,7 @@ def default_config() -> ConfigDict:
     """Every field of this experiment."""
     config = latents.latent_fields("cross_lingual")
     latents.anchor_fields(config)
-    latents.head_fields(config, "deep_mlp", epochs=20)
+    latents.head_fields(config, "deep_mlp", epochs=10)
     # Names of relrep_jax.stitching.REPRESENTATIONS; the paper's are absolute and cosine.
     config.methods = ("absolute", "cosine", "centred_cosine", "orthogonal", "ridge")
     return config
@@ -78,7 +78,7 @@ def prepare(config: ConfigDict) -> Job:
         ConfigError, ValueError: the message says which field, what is wrong and what to do.
     """
     config, problem = latents.prepare_latents(
-        config, default_config(), least={"anchors.count": 0}, smoke={"head": {"epochs": 2}},
+        config, default_config(), least={"anchors.count": 0}, smoke={"head": latents.SMOKE_HEAD},
         embedded=_digits,
     )  # fmt: skip
     for name in problem.names:
@@ -91,7 +91,12 @@ def prepare(config: ConfigDict) -> Job:
     if config.scale == "smoke":
         config.methods = config.methods[:2]
     head = latents.make_head(config.head)
-    return Job(config, problem, head, latents.num_anchors(config, problem, PAPER_ANCHORS))
+    return Job(
+        config,
+        problem,
+        head,
+        latents.num_anchors(config.anchors.count, config, problem, PAPER_ANCHORS),
+    )
 
 
 def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
@@ -117,7 +122,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             intro=(
                 "Zero-shot stitching across languages, A6 of Moschella et al. 2023. A "
                 f"{config.head.name.replace('_', ' ')} head on each encoder and language, "
-                f"{job.num_anchors} parallel anchors drawn anew for every seed."
+                f"{latents.describe_anchors(job.num_anchors, problem)}."
             ),
             sheets=sheets,
             tables=stitching.tables(outcomes),

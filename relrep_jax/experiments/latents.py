@@ -32,6 +32,7 @@ from relrep_jax.stitching.latents import TEST, TRAIN, check_labelled
 
 SMOKE_SAMPLES = {TRAIN: 160, TEST: 80}
 SMOKE_ENCODERS = 3
+SMOKE_HEAD = {"epochs": 5, "batch_size": 16}
 
 
 def latent_fields(experiment: str) -> ConfigDict:
@@ -72,7 +73,7 @@ def head_fields(config: ConfigDict, name: str, epochs: int, learning_rate: float
     config.head.name = name
     config.head.learning_rate = learning_rate
     config.head.epochs = epochs
-    config.head.batch_size = 32
+    config.head.batch_size = 64
 
 
 def make_head(fields: ConfigDict, **options: Any) -> Head:
@@ -208,22 +209,23 @@ def _balanced(labels: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
 SMOKE_ANCHORS = 40
 
 
-def num_anchors(config: ConfigDict, problem: Problem, paper: int) -> int:
+def num_anchors(given: int, config: ConfigDict, problem: Problem, paper: int) -> int:
     """How many anchors there are.
 
     Args:
-        config: with `anchors.count` and `scale`.
+        given: the number in the config.
+        config: whose scale counts.
         problem: whose training samples they are.
-        paper: the paper's number, where `anchors.count` is 0.
+        paper: the paper's number, where the given one is 0.
 
     Raises:
         ConfigError: more than there are training samples.
     """
     available = len(problem.train)
-    count = config.anchors.count or min(paper, available)
+    count = given or min(paper, available)
     if config.scale == "smoke":
         count = min(count, SMOKE_ANCHORS)
-    check_anchors("config.anchors.count", count, problem)
+    check_anchors("the number of anchors in config.anchors", count, problem)
     return count
 
 
@@ -235,6 +237,13 @@ def check_anchors(field: str, count: int, problem: Problem) -> None:
             f"{field} must lie in 1 .. {available}, the number of training samples of "
             f"{problem.name}, got {count}."
         )
+
+
+def describe_anchors(count: int, problem: Problem) -> str:
+    """How many anchors there are, and how they were chosen, for a report."""
+    if count == len(problem.train):
+        return f"all {count} training samples as parallel anchors"
+    return f"{count} parallel anchors, drawn anew for every seed"
 
 
 def seeds_of(config: ConfigDict) -> range:

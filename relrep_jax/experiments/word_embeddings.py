@@ -21,6 +21,7 @@ from relrep_jax import measures, report, transforms
 from relrep_jax.checks import lookup
 from relrep_jax.data.latents import TRAIN_PART, load_latents
 from relrep_jax.data.views import digit_views
+from relrep_jax.experiments.anchor_choices import CHOICES
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
 from relrep_jax.projection import relative_projection
 
@@ -118,7 +119,7 @@ def prepare(config: ConfigDict) -> Job:
                 f"number of words ({words})."
             )
         if not top:
-            lookup("choice of anchors", choice, dict.fromkeys(("uniform", *CHOICES)))
+            lookup("choice of anchors", choice, CHOICES)
     return Job(config, names, spaces, not config.data.source)
 
 
@@ -128,18 +129,7 @@ def _top(choice: str) -> int:
     return int(number) if head == "top" and number.isdecimal() else 0
 
 
-def _farthest(key: jax.Array, x: jax.Array, count: int) -> jax.Array:
-    start = jax.random.randint(key, (), 0, x.shape[0])
-    return anchor_choice.farthest_point(x, count, start, metric="cosine")
-
-
-CHOICES = {"farthest_point": _farthest, "kmeans": anchor_choice.kmeans}
-"""Choices `(key, x, count) -> [count]` that look at the source space."""
-
-
 def _choose(choice: str, key: jax.Array, x: jax.Array, count: int) -> jax.Array:
-    if choice == "uniform":
-        return anchor_choice.uniform(key, x.shape[0], count)
     if top := _top(choice):
         return anchor_choice.top_frequency(key, x.shape[0], count, top)
     return CHOICES[choice](key, x, count)

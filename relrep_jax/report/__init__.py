@@ -5,7 +5,7 @@ and a report go out. Files are written in one step, and the same input gives the
 """
 
 from relrep_jax.report.figures import (
-    bars,
+    intervals,
     latent_spaces,
     learning_curves,
     pair_grid,
@@ -62,11 +62,11 @@ __all__ = [
     "atomic_open",
     "atomic_write_bytes",
     "atomic_write_text",
-    "bars",
     "describe",
     "describe_excluded",
     "environment",
     "get_metric",
+    "intervals",
     "latent_spaces",
     "learning_curves",
     "markdown_image",

@@ -28,7 +28,7 @@ from relrep_jax.report.tables import Grid, get_metric
 
 __all__ = [
     "PALETTE",
-    "bars",
+    "intervals",
     "latent_spaces",
     "learning_curves",
     "pair_grid",
@@ -654,7 +654,7 @@ def learning_curves(
             be negative). Pass False for accuracies.
         xlabel: what the columns are.
         x: positions of the columns; `1, 2, ...` if left out.
-        log_x: whether the horizontal axis is logarithmic.
+        log_x: whether the horizontal axis is logarithmic, with its ticks at the positions.
 
     Returns:
         The figure, with one axes.
@@ -718,8 +718,10 @@ def learning_curves(
             axes.yaxis.set_major_formatter(FuncFormatter(_plain))
         if log_x:
             axes.set_xscale("log")
+            if x is not None:
+                axes.set_xticks(sorted(set(x)), minor=False)
+                axes.set_xticks([], minor=True)
             axes.xaxis.set_major_formatter(FuncFormatter(_plain))
-            axes.xaxis.set_minor_formatter(NullFormatter())
         if x is None:
             axes.xaxis.set_major_locator(
                 MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
@@ -733,47 +735,44 @@ def learning_curves(
     return figure
 
 
-# --- Bars -------------------------------------------------------------------------------------
+# --- Intervals --------------------------------------------------------------------------------
 
 
-def bars(values: Mapping[str, tuple[float, float]], xlabel: str) -> Figure:
-    """Means as horizontal bars from the first to the last, with their spreads as whiskers.
+def intervals(values: Mapping[str, tuple[float, float]], xlabel: str) -> Figure:
+    """Means as dots, one below the other, with their spreads as whiskers.
 
     Args:
-        values: for each bar its mean and its spread; a spread of NaN is left out.
+        values: for each row its mean and its spread; a spread of NaN is left out.
         xlabel: what the values are, with unit.
 
     Returns:
         The figure, with one axes.
 
     Raises:
-        ValueError: if there is no bar.
+        ValueError: if there is no row.
     """
     if not values:
-        raise ValueError("bars needs at least one value")
+        raise ValueError("intervals needs at least one value")
     means, spreads = np.array(list(values.values()), np.float64).T
     places = np.arange(len(values))
     with _style():
         figure = _figure(6.0, 0.7 + 0.23 * len(values), gap=0.04)
         axes = figure.subplots()
-        axes.barh(places, means, height=0.72, color=PALETTE[0], alpha=0.85)
         axes.errorbar(
             means,
             places,
             xerr=np.where(np.isfinite(spreads), spreads, 0.0),
             linestyle="none",
-            ecolor=_INK,
-            elinewidth=0.9,
-            capsize=2,
+            marker="o",
+            markersize=5,
+            color=PALETTE[0],
+            elinewidth=1.2,
+            capsize=2.5,
         )
         axes.set_yticks(places, list(values))
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlabel(xlabel)
-        low = float(np.nanmin(means - np.nan_to_num(spreads)))
-        high = float(np.nanmax(means + np.nan_to_num(spreads)))
-        # Bars that start at zero would hide what differs between them.
-        axes.set_xlim(max(0.0, low - 0.25 * (high - low)) if low > 0 else None, None)
-        axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+        axes.grid(color="#e6e6e6", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -59,7 +59,13 @@ def sheet_terminal(sheet: Sheet) -> Table:
     """The table for the terminal."""
     table = Table(title=sheet.title, caption=sheet.caption or None, title_style="bold")
     for i, name in enumerate(sheet.header):
-        table.add_column(name, justify="left" if i < sheet.num_left else "right")
+        left = i < sheet.num_left
+        longest = max((len(row[i]) for row in sheet.rows), default=0)
+        # Texts may wrap, but do not vanish where numbers need the room.
+        width = min(longest, 16) if left else None
+        table.add_column(
+            name, justify="left" if left else "right", overflow="fold", min_width=width
+        )
     for i, row in enumerate(sheet.rows):
         cells = (
             Text(cell, style="bold" if (i, j) in sheet.bold else "") for j, cell in enumerate(row)

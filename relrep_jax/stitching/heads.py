@@ -18,9 +18,12 @@ from relrep_jax import transforms
 from relrep_jax._linalg import as_float, dot
 from relrep_jax.checks import lookup
 from relrep_jax.models.functional import functional
-from relrep_jax.training.loop import init_state, train_steps
+from relrep_jax.training.loop import TrainState, init_state, train_steps
 
 Params = Any
+Aggregation = str | Callable[..., nnx.Module]
+IsTuned = Callable[[tuple[str, ...]], bool]
+"""Whether the parameter at a path of names, such as `("out", "kernel")`, is tuned."""
 
 
 class Head(NamedTuple):
@@ -30,11 +33,15 @@ class Head(NamedTuple):
         fit: `(key, space [n, ...], labels [n], num_classes) -> params`.
         apply: `(params, space) -> logits [n, num_classes]`.
         is_random: whether `fit` depends on its key.
+        tune: `(key, params, space, labels, is_tuned) -> params`: go on from parameters that were
+            fitted elsewhere, with those alone whose path of names `is_tuned` accepts. None where
+            that cannot be.
     """
 
     fit: Callable[[jax.Array, jax.Array, jax.Array, int], Params]
     apply: Callable[[Params, jax.Array], jax.Array]
     is_random: bool
+    tune: Callable[[jax.Array, Params, jax.Array, jax.Array, IsTuned], Params] | None = None
 
 
 def _flatten(aggregation: str | None) -> Callable[[jax.Array], jax.Array]:
@@ -164,7 +171,7 @@ class _MLP(nnx.Module):
 
 
 def _mlp(
-    hidden, activation, last, learning_rate, epochs, batch_size, aggregation: str | None
+    hidden, activation, last, learning_rate, epochs, batch_size, aggregation: Aggregation
 ) -> Head:
     _aggregation.get(aggregation)
     if epochs < 1 or batch_size < 2:
@@ -180,10 +187,7 @@ def _mlp(
             )
         )
 
-    def fit(key, space, labels, num_classes):
-        space = as_float(space)
-        model = model_of(space, num_classes)
-        optimizer = optax.adam(learning_rate)
+    def train(model, optimizer, state, space, labels):
         # Samples first, as the training loop wants them.
         data = {"space": space if space.ndim == 2 else jnp.moveaxis(space, 1, 0), "label": labels}
 
@@ -194,7 +198,6 @@ def _mlp(
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
             return jnp.mean(losses), (stats, {})
 
-        state = init_state(model, optimizer, jax.random.bits(key))
         size = min(batch_size, len(labels))
         steps = len(labels) // size
 
@@ -207,12 +210,42 @@ def _mlp(
         state, _ = jax.lax.scan(epoch, state, length=epochs)
         return state.variables
 
+    def fit(key, space, labels, num_classes):
+        space = as_float(space)
+        model = model_of(space, num_classes)
+        optimizer = optax.adam(learning_rate)
+        state = init_state(model, optimizer, jax.random.bits(key))
+        return train(model, optimizer, state, space, labels)
+
+    def tune(key, params, space, labels, is_tuned):
+        space = as_float(space)
+        parts = {True: optax.adam(learning_rate), False: optax.set_to_zero()}
+        optimizer = optax.partition(parts, mask_of(params.params, is_tuned))
+        state = TrainState(jnp.zeros((), jnp.int32), key, params, optimizer.init(params.params))
+        return train(model_of(space, classes_of(params)), optimizer, state, space, labels)
+
     def apply(params, space):
         space = as_float(space)
-        num_classes = params.params["out"]["bias"].shape[-1]
-        return model_of(space, num_classes).apply(params, "__call__", space)[0]
+        return model_of(space, classes_of(params)).apply(params, "__call__", space)[0]
 
-    return Head(fit, apply, is_random=True)
+    def classes_of(params):
+        return params.params["out"]["bias"].shape[-1]
+
+    return Head(fit, apply, is_random=True, tune=tune)
+
+
+def mask_of(params: Params, is_tuned: IsTuned) -> Any:
+    """`is_tuned` of every leaf, as a tree like `params` (nested dicts)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: bool(is_tuned(tuple(str(entry.key) for entry in path))), params
+    )
+
+
+def count_tuned(params: Params, is_tuned: IsTuned) -> int:
+    """How many numbers `is_tuned` lets a head's tuning change."""
+    mask = jax.tree.leaves(mask_of(params.params, is_tuned))
+    sizes = (leaf.size for leaf in jax.tree.leaves(params.params))
+    return sum(size for size, tuned in zip(sizes, mask, strict=True) if tuned)
 
 
 def mlp(
@@ -220,7 +253,7 @@ def mlp(
     learning_rate: float = 1e-3,
     epochs: int = 10,
     batch_size: int = 32,
-    aggregation: str = "mlp_sum",
+    aggregation: Aggregation = "mlp_sum",
 ) -> Head:
     """The head of the cross-architecture vision experiment, with one hidden layer.
 
@@ -243,7 +276,7 @@ def deep_mlp(
     learning_rate: float = 1e-3,
     epochs: int = 5,
     batch_size: int = 32,
-    aggregation: str = "mlp_sum",
+    aggregation: Aggregation = "mlp_sum",
 ) -> Head:
     """The head of the text experiments, with two hidden layers.
 

@@ -127,6 +127,61 @@ def product(
     )
 
 
+POOLINGS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "concatenation": lambda parts: jnp.moveaxis(parts, 0, 1).reshape(parts.shape[1], -1),
+    "sum": lambda parts: jnp.sum(parts, axis=0),
+    "mean": lambda parts: jnp.mean(parts, axis=0),
+    "max": lambda parts: jnp.max(parts, axis=0),
+}
+"""How relative spaces `[k, n, m]` of subspaces become one, by name."""
+
+
+def subspaces(
+    num_subspaces: int,
+    pooling: str = "concatenation",
+    similarity: Similarity = "cosine",
+    absolute_transform: TransformLike = "centering",
+    relative_transform: TransformLike = None,
+) -> Representation:
+    """Similarities to the parallel samples in each of several subspaces, pooled.
+
+    The features are cut into contiguous subspaces of equal size; where the number does not divide
+    the width, the first ones have one feature more.
+
+    Args:
+        num_subspaces: how many; no more than the narrowest encoder has features.
+        pooling: a name of `POOLINGS`.
+        similarity, absolute_transform, relative_transform: as in `relative`, of each subspace.
+
+    Reference: the multi-head relative projection in the code of Moschella et al. 2023
+    (arXiv 2209.15430).
+    """
+    if num_subspaces < 1:
+        raise ValueError(f"num_subspaces must be at least 1, got {num_subspaces}.")
+    pool = lookup("pooling", pooling, POOLINGS)
+
+    def project(space, anchors, train):
+        del train
+        if space.shape[1] < num_subspaces:
+            raise ValueError(
+                f"{num_subspaces} subspaces need as many features, got {space.shape[1]}."
+            )
+        pairs = zip(
+            jnp.array_split(space, num_subspaces, axis=1),
+            jnp.array_split(anchors, num_subspaces, axis=1),
+            strict=True,
+        )
+        parts = [
+            relative_projection(
+                part, its_anchors, similarity, absolute_transform, relative_transform
+            )
+            for part, its_anchors in pairs
+        ]
+        return pool(jnp.stack(parts))
+
+    return _from_anchors(project)
+
+
 def prototypes(
     num_anchors: int = 256,
     similarity: Similarity = "cosine",

@@ -1,0 +1,309 @@
+"""Space selection: tuning the attention of a stitched model to a new encoder, experiment B7.
+
+Cannistraci et al. 2024 (arXiv 2310.01211), section 4.4: the head of one encoder, whose
+self-attention weighs the relative spaces, is stitched to another encoder; then nothing, only its
+classifier, or only the queries, keys and values of the attention are tuned on the new encoder.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from relrep_jax import report, similarities
+from relrep_jax.aggregation import SelfAttention
+from relrep_jax.experiments import latent_stitching as stitching
+from relrep_jax.experiments import latents, products
+from relrep_jax.experiments.config import ConfigError
+from relrep_jax.projection import PAPER_SIMILARITIES
+from relrep_jax.stitching.heads import Head, IsTuned, count_tuned
+from relrep_jax.stitching.latents import fit_heads
+from relrep_jax.stitching.scores import score_logits
+from relrep_jax.training.seeds import over_seeds, plan_seeds
+from relrep_jax.transforms import Transform
+
+ANCHORS = 256
+METRIC = "accuracy"
+COLUMNS = ("tuned", "parameters", "seed", "encoder", "decoder", "metric", "value")
+
+
+def is_nothing(path: tuple[str, ...]) -> bool:
+    """Zero-shot."""
+    del path
+    return False
+
+
+def is_classifier(path: tuple[str, ...]) -> bool:
+    """All that comes after the aggregation."""
+    return path[0] != "aggregate"
+
+
+def is_attention(path: tuple[str, ...]) -> bool:
+    """Queries, keys and values of the aggregation."""
+    return path[:2] == ("aggregate", "attention") and path[2] in ("query", "key", "value")
+
+
+TUNED: dict[str, IsTuned] = {
+    "nothing": is_nothing,
+    "classifier": is_classifier,
+    "Q, K, V": is_attention,
+}
+"""What is tuned on the new encoder, by name."""
+OWN = "own head of the new encoder"
+
+
+def default_config() -> ConfigDict:
+    """Every field of this experiment."""
+    config = latents.latent_fields("space_selection")
+    latents.anchor_fields(config)
+    # Of latents before the distances: names of relrep_jax.transforms joined by +.
+    config.anchors.absolute_transform = "centering"
+    config.similarities = PAPER_SIMILARITIES
+    latents.head_fields(config, "mlp", epochs=10)
+
+    config.attention = ConfigDict()
+    # Width of queries, keys and values. 0: as many as there are anchors, as in the paper's code.
+    config.attention.features = 0
+
+    config.tuning = ConfigDict()
+    # Labelled training samples of the new encoder that the stitched head is tuned on. 0: all.
+    config.tuning.samples = 0
+    config.tuning.epochs = 5
+    config.tuning.learning_rate = 1e-3
+    return config
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """A config that was found good, with its data."""
+
+    config: ConfigDict
+    problem: latents.Problem
+    head: Head
+    tuner: Head
+    num_anchors: int
+    num_tuning: int
+    transform: Transform | None
+
+
+def prepare(config: ConfigDict) -> Job:
+    """Check a config and load its data, before anything long begins.
+
+    Raises:
+        ConfigError, ValueError: the message says which field, what is wrong and what to do.
+    """
+    config, problem = latents.prepare_latents(
+        config,
+        default_config(),
+        least={"anchors.count": 0, "attention.features": 0, "tuning.epochs": 1},
+        smoke={"head": latents.SMOKE_HEAD, "tuning": {"epochs": 2}},
+    )
+    latents.check_names("config.similarities", config.similarities, similarities.SIMILARITIES)
+    if config.head.name == "logistic_regression":
+        raise ConfigError("config.head.name must be mlp or deep_mlp: others have no attention.")
+    available = len(problem.train)
+    if not 0 <= config.tuning.samples <= available:
+        raise ConfigError(
+            f"config.tuning.samples must lie in 0 .. {available}, the number of training samples, "
+            f"got {config.tuning.samples}."
+        )
+    attention = partial(SelfAttention, num_features=config.attention.features or None)
+    tuning = config.head.copy_and_resolve_references()
+    tuning.update(epochs=config.tuning.epochs, learning_rate=config.tuning.learning_rate)
+    return Job(
+        config,
+        problem,
+        latents.make_head(config.head, aggregation=attention),
+        latents.make_head(tuning, aggregation=attention),
+        latents.num_anchors(config.anchors.count, config, problem, ANCHORS),
+        config.tuning.samples or available,
+        latents.transform_of(config.anchors.absolute_transform),
+    )
+
+
+def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
+    """Train, stitch and tune every pair; write tables and figures.
+
+    Returns:
+        The report's path.
+    """
+    config, problem = job.config, job.problem
+    spaces, seeds = problem.on_device(), latents.seeds_of(config)
+    pairs = list(itertools.permutations(range(len(spaces)), 2))
+    fit, tune = compile_fit(job), compile_tune(job, len(pairs))
+    found: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in (*TUNED, OWN)}
+    counts = {}
+    with report.progress(console, "stitching and tuning", len(seeds) * len(TUNED)) as advance:
+        for seed in seeds:
+            anchors = products.choose_anchors(problem, "uniform", job.num_anchors, seed)
+            product = products.project(spaces, anchors, tuple(config.similarities), job.transform)
+            heads, own = fit(product, seed)
+            rows = np.random.default_rng(seed).permutation(problem.train)[: job.num_tuning]
+            for name in TUNED:
+                found[name].append(tune(name, heads, product, rows, pairs, seed))
+                advance(what=name)
+            found[OWN].append({m: np.asarray(v)[[i for i, _ in pairs]] for m, v in own.items()})
+            one = jax.tree.map(lambda leaf: leaf[0], heads)
+            counts = {name: count_tuned(one, is_tuned) for name, is_tuned in TUNED.items()}
+            counts[OWN] = count_tuned(one, lambda path: True)
+    scores = {
+        name: {metric: np.stack([run[metric] for run in runs]) for metric in runs[0]}
+        for name, runs in found.items()
+    }
+    return latents.write_findings(
+        latents.Findings(
+            title=f"Space selection: {problem.name}",
+            intro=(
+                "Stitched heads with self-attention over relative spaces, tuned on the new "
+                "encoder, B7 of Cannistraci et al. 2024: "
+                f"{', '.join(config.similarities)}, {job.num_anchors} anchors. A head is trained "
+                f"on each encoder for {config.head.epochs} epochs, stitched to every other one, "
+                f"and tuned for {config.tuning.epochs} epochs on {job.num_tuning} labelled "
+                "training samples of the new encoder."
+            ),
+            sheets=[score_sheet(scores, counts), comparison_sheet(scores)],
+            tables={"scores": (COLUMNS, score_rows(problem, scores, counts, pairs, seeds))},
+            figures=write_figures(workdir / "figures", problem, scores, pairs),
+        ),
+        problem,
+        workdir,
+        console,
+        command,
+    )
+
+
+def compile_fit(job: Job):
+    """`(product [e, s, n, m], seed) -> heads with a leading axis, their own scores [e]`."""
+    problem = job.problem
+    train, test = problem.train, problem.test
+
+    @jax.jit
+    def fit(product, labels, seed):
+        key = jax.random.key(seed)
+        heads = products.stack(
+            fit_heads(key, product, labels, train, job.head, problem.num_classes)
+        )
+
+        def score(pair):
+            logits = job.head.apply(pair[0], pair[1][:, test])
+            return score_logits(logits, labels[test], problem.num_classes)
+
+        return heads, jax.lax.map(score, (heads, product))
+
+    labels = jnp.asarray(problem.labels)
+    return lambda product, seed: fit(product, labels, jnp.uint32(seed))
+
+
+def compile_tune(job: Job, num_pairs: int):
+    """Tune the heads of all pairs in one program, and score them on the new encoders."""
+    problem, test = job.problem, job.problem.test
+    plan = plan_seeds(num_pairs)
+
+    def program(name):
+        def one(pair, heads, product, rows, labels, seed):
+            space = product[pair[0]]
+            params = jax.tree.map(lambda leaf: leaf[pair[1]], heads)
+            if name != "nothing":
+                key = jax.random.fold_in(jax.random.key(seed), pair[0])
+                params = job.tuner.tune(key, params, space[:, rows], labels[rows], TUNED[name])
+            logits = job.tuner.apply(params, space[:, test])
+            return score_logits(logits, labels[test], problem.num_classes)
+
+        return over_seeds(one, plan)
+
+    programs = {name: program(name) for name in TUNED}
+
+    def tune(name, heads, product, rows, pairs, seed) -> dict[str, np.ndarray]:
+        labels = jnp.asarray(problem.labels)
+        shared = (heads, product, jnp.asarray(rows), labels, jnp.uint32(seed))
+        found = programs[name](plan.pad(jnp.asarray(pairs)), *plan.share(shared))
+        return {metric: np.asarray(values) for metric, values in plan.unpad(found).items()}
+
+    return tune
+
+
+Scores = dict[str, dict[str, np.ndarray]]
+"""Scores `[seeds, pairs]` by what was tuned and by metric."""
+
+
+def score_rows(
+    problem: latents.Problem,
+    scores: Scores,
+    counts: dict[str, int],
+    pairs: Sequence[tuple[int, int]],
+    seeds: Sequence[int],
+) -> list[tuple]:
+    """A row for each score (see `COLUMNS`)."""
+    names = problem.names
+    return [
+        (name, counts[name], seed, names[i], names[j], metric, float(values[run, p]))
+        for name, by_metric in scores.items()
+        for metric, values in by_metric.items()
+        for run, seed in enumerate(seeds)
+        for p, (i, j) in enumerate(pairs)
+    ]
+
+
+def score_sheet(scores: Scores, counts: dict[str, int]) -> report.Sheet:
+    """Accuracy and how many numbers were tuned."""
+    rows = [
+        [
+            name,
+            f"{counts[name]:,}",
+            report.percent(*latents.seed_summary(by_metric[METRIC])),
+            report.percent(latents.mean_and_std(by_metric[METRIC].mean(axis=0))[1]),
+        ]
+        for name, by_metric in scores.items()
+    ]
+    seeds, pairs = scores[OWN][METRIC].shape
+    return report.Sheet(
+        "Tuning stitched heads",
+        ("Tuned", "Parameters", "Accuracy", "Std over pairs"),
+        rows,
+        f"Accuracy in percent, mean ± standard deviation over {seeds} seeds of the mean over "
+        f"{pairs} ordered pairs of different encoders; beside it the standard deviation over "
+        "pairs. Q, K, V: queries, keys and values of the attention. The last row is what the "
+        "stitched pair replaces: a head trained from scratch on all labelled training samples of "
+        "the new encoder.",
+    )
+
+
+def comparison_sheet(scores: Scores) -> report.Sheet:
+    """Every way to tune with every other."""
+    means = {name: by_metric[METRIC].mean(axis=0) for name, by_metric in scores.items()}
+    rows = [
+        (second, first, means[second], means[first])
+        for first, second in itertools.combinations(means, 2)
+    ]
+    return latents.paired_sheet("Paired comparisons", rows)
+
+
+def write_figures(
+    folder: Path,
+    problem: latents.Problem,
+    scores: Scores,
+    pairs: Sequence[tuple[int, int]],
+) -> list[tuple[str, Path]]:
+    """Heat maps of every pair, by what was tuned."""
+    letters = tuple(stitching.letters(problem.names))
+    grids = []
+    for name in TUNED:
+        values = np.full((len(letters), len(letters)), np.nan)
+        for p, (i, j) in enumerate(pairs):
+            values[i, j] = scores[name][METRIC][:, p].mean()
+            values[i, i] = scores[OWN][METRIC][:, p].mean()
+        grids.append(report.Grid(name, METRIC, values, letters, letters))
+    path = report.save(report.pair_grid(grids), folder / "pairs.png")
+    key = ", ".join(f"{s} {name}" for s, name in zip(letters, problem.names, strict=True))
+    caption = (
+        "Accuracy by what was tuned, mean over seeds; on the diagonal the encoders' own heads. "
+        f"{key}."
+    )
+    return [(caption, path)]
