@@ -94,27 +94,12 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         The rows of the table.
     """
     config = job.config
-    data = job.plan.share(job.data)
-    options = nodes.options_of(config)
     console.print(f"{_title(job)}\n{_headline(job)}", highlight=False)
     grids, spaces, curves = [], {}, {}
     totals = dict.fromkeys(job.models, config.training.epochs)
     with MetricsLog(workdir, job.seeds) as log, TrainingProgress(console, totals) as progress:
-        for name, model in job.models.items():
-            variables = end_to_end.train_seeds(
-                name,
-                model,
-                nodes.make_loss(model, job.representations[name], options),
-                job.optimizer,
-                data,
-                config=config,
-                seeds=job.seeds,
-                plan=job.plan,
-                workdir=workdir,
-                log=log,
-                progress=progress,
-                batch_size=None,
-            )
+        for name in job.models:
+            variables = train(job, name, workdir, log, progress)
             values, spaces[name] = evaluate(job, name, variables)
             labels = tuple(map(str, job.seeds))
             grids.append(report.Grid(name, "accuracy", values, labels, labels))
@@ -135,6 +120,44 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     console.print(report.terminal_table(summaries, title=_title(job)))
     console.print(f"Report: {workdir / 'report.md'}", highlight=False)
     return summaries
+
+
+def train(
+    job: Job,
+    name: str,
+    workdir: Path,
+    log: MetricsLog,
+    progress: TrainingProgress,
+    *,
+    label: str = "",
+) -> Variables:
+    """Train one representation from all seeds, or go on where it stopped.
+
+    Args:
+        job: what to train.
+        name: of the representation.
+        workdir: where checkpoints go.
+        log, progress: told of every epoch.
+        label: what checkpoints and logs call it; its name if left out.
+
+    Returns:
+        The trained models, with a leading seed axis.
+    """
+    model = job.models[name]
+    return end_to_end.train_seeds(
+        label or name,
+        model,
+        nodes.make_loss(model, job.representations[name], nodes.options_of(job.config)),
+        job.optimizer,
+        job.plan.share(job.data),
+        config=job.config,
+        seeds=job.seeds,
+        plan=job.plan,
+        workdir=workdir,
+        log=log,
+        progress=progress,
+        batch_size=None,
+    )
 
 
 def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, list[np.ndarray]]:

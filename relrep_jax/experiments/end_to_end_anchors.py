@@ -1,0 +1,184 @@
+"""Accuracy against the number of anchors, with encoders trained end to end: experiment A9.
+
+Moschella et al. 2023 (arXiv 2209.15430), the analysis of anchors in the appendix: where an encoder
+learns together with its relative layer, more anchors do not always help, and training may
+collapse. The half with frozen encoders is `number_of_anchors`.
+"""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from relrep_jax import report
+from relrep_jax.experiments import end_to_end, graph_stitching
+from relrep_jax.experiments.config import ConfigError, check_fields
+from relrep_jax.training.logs import MetricsLog, TrainingProgress
+
+COLUMNS = ("representation", "anchors", "encoder", "decoder", "accuracy")
+KINDS = ("non_stitched", "stitched")
+SMOKE_COUNTS = 2
+"""How many numbers of anchors are tried at the scale `smoke`, and how many representations."""
+
+
+def default_config() -> ConfigDict:
+    """Every field of this experiment, with the values of a small job."""
+    config = graph_stitching.default_config()
+    config.experiment = "end_to_end_anchors"
+    # One number is trained after another.
+    del config.anchors.count
+    config.anchors.counts = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    del config.representations.absolute
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A config that was found good: one job of training for each number of anchors."""
+
+    config: ConfigDict
+    runs: dict[int, graph_stitching.Job]
+
+
+def prepare(config: ConfigDict) -> Job:
+    """Check a config and load its graph, before anything long begins.
+
+    Raises:
+        ConfigError, ValueError: the message says which field, what is wrong and what to do.
+    """
+    check_fields(config, default_config(), free=end_to_end.FREE_FIELDS)
+    counts = tuple(sorted(set(config.anchors.counts)))
+    if not counts:
+        raise ConfigError("config.anchors.counts is empty: name at least one number.")
+    absolute = [name for name, fields in config.representations.items() if not fields.similarities]
+    if absolute:
+        raise ConfigError(
+            f"config.representations.{absolute[0]} has no similarities, so no anchors either."
+        )
+    if config.scale == "smoke":
+        counts = counts[1 : 1 + SMOKE_COUNTS]
+    return Job(config, {count: graph_stitching.prepare(_one(config, count)) for count in counts})
+
+
+def _one(config: ConfigDict, count: int) -> ConfigDict:
+    """The config of `graph_stitching` with so many anchors."""
+    one = config.copy_and_resolve_references()
+    with one.unlocked():
+        one.experiment = "graph_stitching"
+        del one.anchors.counts
+        one.anchors.count = count
+    return one
+
+
+def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
+    """Train and stitch with every number of anchors; write tables and curves.
+
+    Returns:
+        The report's path.
+    """
+    first = next(iter(job.runs.values()))
+    names, seeds = list(first.models), first.seeds
+    console.print(f"{_title(first)}\n{_headline(job)}", highlight=False)
+    totals = {
+        f"{name}_{count}": run.config.training.epochs
+        for name in names
+        for count, run in job.runs.items()
+    }
+    grids: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
+    with MetricsLog(workdir, seeds) as log, TrainingProgress(console, totals) as progress:
+        for name in names:
+            for count, one in job.runs.items():
+                variables = graph_stitching.train(
+                    one, name, workdir, log, progress, label=f"{name}_{count}"
+                )
+                grids[name][count], _ = graph_stitching.evaluate(one, name, variables)
+
+    rows = [
+        (name, count, seeds[i], seeds[j], float(grid[i, j]))
+        for name, by_count in grids.items()
+        for count, grid in by_count.items()
+        for i in range(len(seeds))
+        for j in range(len(seeds))
+    ]
+    report.write_csv(workdir / "tables" / "accuracy.csv", COLUMNS, rows)
+    report.write_json(workdir / "tables" / "accuracy.json", COLUMNS, rows)
+    sheets = [_sheet(grids, kind, not job.config.data.path) for kind in KINDS]
+    for sheet in sheets:
+        console.print(report.sheet_terminal(sheet))
+    path = report.write_report(
+        workdir / "report.md",
+        title=_title(first),
+        intro=f"{_headline(job)}.",
+        command=command or f"python train.py --workdir={shlex.quote(str(workdir))}",
+        figures=[_figure(grids, kind, workdir) for kind in KINDS],
+        sections=[
+            *((sheet.title, report.sheet_markdown(sheet)) for sheet in sheets),
+            *end_to_end.published_section(job.config, is_embedded=not job.config.data.path),
+        ],
+        versions=report.environment("flax", "optax"),
+    )
+    console.print(f"Tables, figures and report: {workdir}", highlight=False, soft_wrap=True)
+    return path
+
+
+def by_seed(grid: np.ndarray, kind: str) -> np.ndarray:
+    """Of scores `[encoders, decoders]` one a seed: its own, or the mean over other encoders."""
+    own = np.eye(len(grid), dtype=bool)
+    if kind == "non_stitched":
+        return grid[own]
+    return np.array([grid[~own[:, j], j].mean() for j in range(len(grid))])
+
+
+def _sheet(grids: dict[str, dict[int, np.ndarray]], kind: str, is_embedded: bool) -> report.Sheet:
+    counts = list(next(iter(grids.values())))
+    rows = []
+    for count in counts:
+        cells = [str(count)]
+        for by_count in grids.values():
+            values = by_seed(by_count[count], kind)
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+            cells.append(report.percent(float(values.mean()), spread))
+        rows.append(cells)
+    number = len(next(iter(next(iter(grids.values())).values())))
+    return report.Sheet(
+        f"Accuracy by number of anchors, {kind.replace('_', '-')}"
+        + (" (embedded digits)" if is_embedded else ""),
+        ("Anchors", *grids),
+        rows,
+        f"In percent, mean ± standard deviation over {number} "
+        + ("seeds." if kind == "non_stitched" else "heads of the mean over other encoders."),
+    )
+
+
+def _figure(grids: dict[str, dict[int, np.ndarray]], kind: str, workdir: Path) -> tuple[str, str]:
+    counts = list(next(iter(grids.values())))
+    curves = {
+        name: np.stack([by_seed(by_count[count], kind) for count in counts], axis=1)
+        for name, by_count in grids.items()
+    }
+    figure = report.learning_curves(
+        curves, "accuracy", log=False, xlabel="anchors", x=counts, log_x=True
+    )
+    report.save(figure, workdir / "figures" / f"{kind}.png")
+    caption = (
+        f"Accuracy by number of anchors, {kind.replace('_', '-')}: the mean over seeds, from the "
+        "lowest to the highest as a band."
+    )
+    return caption, f"figures/{kind}.png"
+
+
+def _title(first: graph_stitching.Job) -> str:
+    return f"Number of anchors, end to end: {first.dataset.name}"
+
+
+def _headline(job: Job) -> str:
+    first = next(iter(job.runs.values()))
+    fields = first.config
+    return (
+        f"{first.dataset.num_nodes:,} nodes, {fields.model.num_layers} {fields.model.layer} layers "
+        f"of {fields.model.hidden_features} features, {fields.training.epochs} epochs, "
+        f"{len(first.seeds)} seeds, {', '.join(map(str, job.runs))} anchors"
+    )
