@@ -70,6 +70,7 @@ def _one(config: ConfigDict, count: int) -> ConfigDict:
         one.experiment = "graph_stitching"
         del one.anchors.counts
         one.anchors.count = count
+        one.representations = config.representations  # a copy would sort them
     return one
 
 
