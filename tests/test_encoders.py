@@ -117,7 +117,7 @@ def test_nothing_heavy_is_imported():
     code = (
         "import sys, relrep_jax.encoders; from relrep_jax.cli import main; "
         "assert main(['encode', '--help']) == 0; "
-        "print([m for m in ('torch', 'transformers', 'timm', 'onnxruntime') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'timm', 'onnxruntime') if sys.modules.get(m)])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
