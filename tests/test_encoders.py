@@ -85,6 +85,12 @@ def test_the_papers_models_are_known_by_name_and_by_checkpoint():
     assert find("my-model") is None
 
 
+def test_the_page_names_the_models():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "encoders.md").read_text()
+    table = page.split("## Models")[1].split("| any other name")[0]
+    assert set(re.findall(r"`([\w-]+)`", table.split("|\n", 2)[2])) == set(encoders.MODELS)
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
     for name in ("torch", "transformers", "timm", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -111,7 +117,7 @@ def test_nothing_heavy_is_imported():
     code = (
         "import sys, relrep_jax.encoders; from relrep_jax.cli import main; "
         "assert main(['encode', '--help']) == 0; "
-        "print([m for m in ('torch', 'transformers', 'timm', 'onnxruntime') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'timm', 'onnxruntime') if sys.modules.get(m)])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
