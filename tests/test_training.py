@@ -105,6 +105,9 @@ def test_optimizers_by_name():
     clipped = make_optimizer("sgd", 1.0, clip_norm=0.5)
     updates, _ = clipped.update({"w": jnp.ones(3)}, clipped.init(params), params)
     np.testing.assert_allclose(jnp.linalg.norm(updates["w"]), 0.5, rtol=1e-5)
+    penalised = make_optimizer("sgd", 1.0, clip_norm=0.5, l2_penalty=0.25)
+    updates, _ = penalised.update({"w": jnp.zeros(3)}, penalised.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.25)
     with pytest.raises(ValueError, match="Did you mean 'adam'"):
         make_optimizer("adan", 0.1)
     with pytest.raises(ValueError, match="does not take these options.*moment"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relrep_jax.data.base import DatasetError
-from relrep_jax.encoders.samples import load_samples
+from relrep_jax.data.samples import load_samples
 
 PAD, UNKNOWN = 0, 1
 """Tokens that are no words: what fills a text up, and a word that training texts lack."""

@@ -11,10 +11,10 @@ array([[ 9.,  1.],
        [13.,  2.]], dtype=float32)
 """
 
+from relrep_jax.data.samples import ImageFiles, Samples, load_samples
 from relrep_jax.encoders.base import Encoder, EncoderError, encode, from_function
 from relrep_jax.encoders.onnx import load_onnx
 from relrep_jax.encoders.registry import MODELS, Model
-from relrep_jax.encoders.samples import ImageFiles, Samples, load_samples
 from relrep_jax.encoders.store import encode_to_store, fingerprint
 from relrep_jax.encoders.text import load_text
 from relrep_jax.encoders.vision import load_vision

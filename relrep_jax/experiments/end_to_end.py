@@ -34,6 +34,7 @@ MINIMUM = {
     "training.epochs": 1,
     "checkpoint.every": 1,
     "optimizer.clip_norm": 0,
+    "optimizer.l2_penalty": 0,
 }
 """What the numbers of the shared fields must reach."""
 MAX_SPACES = 5
@@ -91,6 +92,8 @@ def add_shared_fields(config: ConfigDict) -> None:
     config.optimizer.warmup_steps = 0
     # Largest global norm of a gradient; 0: no clipping.
     config.optimizer.clip_norm = 10.0
+    # This times the parameters is added to gradients: an L2 penalty of half of it.
+    config.optimizer.l2_penalty = 0.0
 
     config.checkpoint = ConfigDict()
     # Epochs between checkpoints; there is always one at the end.
@@ -144,7 +147,9 @@ def read_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransf
     schedule = make_schedule(
         fields.schedule, fields.learning_rate, total_steps, fields.warmup_steps
     )
-    return make_optimizer(fields.name, schedule, fields.clip_norm, **fields.options)
+    return make_optimizer(
+        fields.name, schedule, fields.clip_norm, fields.l2_penalty, **fields.options
+    )
 
 
 def train_seeds(

@@ -53,7 +53,11 @@ def make_schedule(
 
 
 def make_optimizer(
-    name: str, learning_rate: float | optax.Schedule, clip_norm: float = 0.0, **options
+    name: str,
+    learning_rate: float | optax.Schedule,
+    clip_norm: float = 0.0,
+    l2_penalty: float = 0.0,
+    **options,
 ) -> optax.GradientTransformation:
     """An optax optimiser by name, with the global gradient norm clipped first.
 
@@ -61,6 +65,8 @@ def make_optimizer(
         name: one of `OPTIMIZERS`.
         learning_rate: a number or an optax schedule.
         clip_norm: largest global norm of a gradient; 0 clips nothing.
+        l2_penalty: this times the parameters is added to gradients, after the clipping: the
+            "weight decay" of PyTorch's Adam, where optax's `adamw` decays beside the optimiser.
         **options: passed to the optimiser, such as `weight_decay` or `momentum`.
 
     Raises:
@@ -71,6 +77,9 @@ def make_optimizer(
         optimizer = make(learning_rate, **options)
     except TypeError as error:
         raise ValueError(f"The optimizer {name!r} does not take these options: {error}.") from error
-    if clip_norm <= 0:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    before = []
+    if clip_norm > 0:
+        before.append(optax.clip_by_global_norm(clip_norm))
+    if l2_penalty > 0:
+        before.append(optax.add_decayed_weights(l2_penalty))
+    return optax.chain(*before, optimizer) if before else optimizer
