@@ -24,6 +24,7 @@ from relrep_jax import similarities as pairwise
 from relrep_jax.experiments import end_to_end, image_stitching
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
 from relrep_jax.projection import PAPER_SIMILARITIES, relative_projection
+from relrep_jax.report.comparison import PairScore, comparison_figure
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
 
 ABSOLUTE = "absolute"
@@ -261,18 +262,15 @@ def _figures(
             f"{model}_spaces.png",
         )
     ]
-    grids = []
-    seeds = tuple(map(str, training.seeds))
-    for name in spaces:
-        values = np.eye(len(seeds))
-        for _, _, _, i, j, value in (row for row in rows if row[:3] == (model, name, "pearson")):
-            i, j = training.seeds.index(i), training.seeds.index(j)
-            values[i, j] = values[j, i] = value
-        grids.append(report.Grid(name, "pearson", values, seeds, seeds))
+    scores = [
+        PairScore(space, f"seed {i}", f"seed {j}", value, None, None, None, 0, 0)
+        for of, space, measure, i, j, value in rows
+        if (of, measure) == (model, "pearson")
+    ]
     shown.append(
         (
             f"Pearson correlation between the spaces of every two seeds of the {named}.",
-            report.pair_grid(grids),
+            comparison_figure(scores, [f"seed {seed}" for seed in training.seeds]),
             f"{model}_pearson.png",
         )
     )

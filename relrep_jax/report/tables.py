@@ -72,7 +72,6 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("Accuracy", True),
     "f1": Metric("F1", True),
     "f1_weighted": Metric("Weighted F1", True),
-    "pearson": Metric("Pearson", True),
     "psnr": Metric("PSNR (dB)", True),
     "ssim": Metric("SSIM", True),
     "mae": Metric("MAE", False),
