@@ -416,6 +416,25 @@ def test_a_subset_of_a_product_scores_as_that_product_alone(folder):
     assert scores["accuracy"].min() > 0.6
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "logistic_regression"])
+def test_heads_on_latents_serve_every_translation(folder, name):
+    """Sharing what was trained changes no score."""
+    found = load_labelled(folder)
+    head = heads.mlp(epochs=2) if name == "mlp" else heads.logistic_regression()
+    problem = (found.spaces, found.labels, found.split)
+    absolute = stitch_latents(*problem, "absolute", head, 2, parallel_samples=12)
+    for method in ("orthogonal", "ridge"):
+        assert representations.get(method).keeps_latents
+        apart = stitch_latents(*problem, method, head, 2, parallel_samples=12)
+        shared = stitch_latents(
+            *problem, method, head, 2, parallel_samples=12, heads=absolute.heads
+        )
+        np.testing.assert_allclose(shared.accuracy, apart.accuracy, atol=0.03)
+        np.testing.assert_allclose(shared.non_stitched(), absolute.non_stitched(), atol=0.03)
+    assert not representations.get("centred_cosine").keeps_latents
+
+
 # --- Whole runs -------------------------------------------------------------------------------
 
 

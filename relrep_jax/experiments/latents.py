@@ -27,6 +27,7 @@ from relrep_jax.experiments.config import (
     check_fields,
     cut_to_scale,
 )
+from relrep_jax.stitching import representations
 from relrep_jax.stitching.heads import HEADS, Head
 from relrep_jax.stitching.latents import TEST, TRAIN, check_labelled
 
@@ -361,17 +362,23 @@ def stitch_methods(
     seeds: Sequence[int],
     console: Console,
 ) -> list[latent_stitching.Outcome]:
-    """Every method at every budget of parallel samples, with a progress bar."""
+    """Every method at every budget of parallel samples, with a progress bar.
+
+    Methods that keep latents as they are share their heads.
+    """
     jobs = latent_stitching.plan(methods, budgets)
-    outcomes = []
+    outcomes, trained = [], None
     with report.progress(console, "stitching", len(jobs)) as advance:
         for method, budget in jobs:
+            keeps_latents = representations.get(method).keeps_latents
             outcomes.append(
                 latent_stitching.stitch(
                     method, problem.spaces, problem.labels, problem.split, budget,
-                    seeds=seeds, head=head,
+                    seeds=seeds, head=head, trained=trained if keeps_latents else None,
                 )
             )  # fmt: skip
+            if keeps_latents:
+                trained = outcomes[-1].result.heads
             advance(what=method)
     return outcomes
 

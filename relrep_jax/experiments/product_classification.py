@@ -312,6 +312,12 @@ def result_sheet(results: Sequence[Result], baselines: Sequence[stitching.Outcom
             str(stitched.shape[1]),
         ])  # fmt: skip
     best = int(np.argmax([result.pairs.mean() for result in results]))
+    below = (
+        " Below: baselines with as many parallel samples as the most anchors (absolute: pairs of "
+        "one width only)."
+        if baselines
+        else ""
+    )
     return report.Sheet(
         "Zero-shot accuracy",
         (
@@ -321,8 +327,7 @@ def result_sheet(results: Sequence[Result], baselines: Sequence[stitching.Outcom
         rows,
         f"In percent, mean ± standard deviation over {len(results[0].own)} seeds of the mean over "
         "encoders with their own heads, or over ordered pairs of different encoders; beside it the "
-        "standard deviation over pairs. Bold: the best product. Below: baselines with as many "
-        "parallel samples as the most anchors (absolute: pairs of one width only).",
+        f"standard deviation over pairs. Bold: the best distances.{below}",
         frozenset({(best, 2 + len(varying))}),
         num_left=1 + len(varying),
     )  # fmt: skip

@@ -175,6 +175,7 @@ def stitch_latents(
     anchor_sets: Any = None,
     *,
     parallel_samples: int | None = 256,
+    heads: tuple[Any, ...] | None = None,
 ) -> LatentStitching:
     """Train a head on every encoder's latents; score every encoder with every head.
 
@@ -196,6 +197,8 @@ def stitch_latents(
             the row of every encoder, for correspondences that are no equal rows. Every seed is
             run with every set. By default each seed draws its own.
         parallel_samples: how many training rows each seed draws; None for all of them.
+        heads: those of a `LatentStitching` with the same head, seeds and training rows, which are
+            then not trained again. Representations that keep latents as they are share them.
 
     Returns:
         A `LatentStitching`.
@@ -261,12 +264,14 @@ def stitch_latents(
             representation=representation,
             head=head,
             num_classes=len(classes),
+            heads=one["heads"],
         )
 
     plan = plan_seeds(len(different))
     tree = {
         "seed": jnp.asarray(run_seeds[different], jnp.uint32),
         "rows": jnp.asarray(sets[different], jnp.int32),
+        "heads": jax.tree.map(lambda leaf: leaf[different], heads),
     }
     shared = plan.share((latents, jnp.asarray(targets, jnp.int32)))
     with one_blas_thread(list(plan.mesh.devices.flat)):
@@ -296,6 +301,7 @@ def stitch_run(
     representation: Representation,
     head: Head,
     num_classes: int,
+    heads: tuple[Any, ...] | None = None,
 ) -> tuple[dict[str, jax.Array], tuple[Any, ...]]:
     """One run of `stitch_latents`, a pure function: one seed and one set of parallel samples.
 
@@ -307,6 +313,7 @@ def stitch_run(
         train, test: row numbers.
         representation, head: what to stitch with.
         num_classes: how many classes there are.
+        heads: parameters of each head; trained here if left out.
 
     Returns:
         Scores by name, `[encoders, decoders]` each, and the parameters of each head.
@@ -316,7 +323,14 @@ def stitch_run(
     view_key, head_key = jax.random.split(key)
     views = representation.view(view_key, spaces, rows, jnp.asarray(train))
     return stitch_views(
-        head_key, views, labels, train=train, test=test, head=head, num_classes=num_classes
+        head_key,
+        views,
+        labels,
+        train=train,
+        test=test,
+        head=head,
+        num_classes=num_classes,
+        heads=heads,
     )
 
 
@@ -329,6 +343,7 @@ def stitch_views(
     test: np.ndarray,
     head: Head,
     num_classes: int,
+    heads: tuple[Any, ...] | None = None,
 ) -> tuple[dict[str, jax.Array], tuple[Any, ...]]:
     """Train a head on every space; score what it reads of every encoder.
 
@@ -339,11 +354,12 @@ def stitch_views(
         train, test: row numbers.
         head: what to train.
         num_classes: how many classes there are.
+        heads: parameters of each head; trained here if left out.
 
     Returns:
         Scores by name, `[encoders, decoders]` each, and the parameters of each head.
     """
-    params = fit_heads(key, views.own, labels, train, head, num_classes)
+    params = heads or fit_heads(key, views.own, labels, train, head, num_classes)
 
     def score(space, decoder):
         if space is None:

@@ -54,11 +54,14 @@ class Representation(NamedTuple):
             it must not use.
         is_random: whether it depends on the key.
         uses_parallel_samples: whether it looks at `rows` at all.
+        keeps_latents: whether heads are trained on the latents as they are, so that they are the
+            same for all such representations.
     """
 
     view: Callable[[jax.Array, Sequence[jax.Array], jax.Array, jax.Array], Views]
     is_random: bool = False
     uses_parallel_samples: bool = True
+    keeps_latents: bool = False
 
 
 def _common(spaces: Sequence[jax.Array]) -> Views:
@@ -95,7 +98,7 @@ def absolute() -> Representation:
 
         return Views(spaces, crossed)
 
-    return Representation(view, uses_parallel_samples=False)
+    return Representation(view, uses_parallel_samples=False, keeps_latents=True)
 
 
 def relative(
@@ -265,7 +268,7 @@ def _translated(fit: Callable, apply: Callable) -> Representation:
 
         return Views(spaces, crossed)
 
-    return Representation(view)
+    return Representation(view, keeps_latents=True)
 
 
 def consensus(relative_penalty: float = 0.3) -> Representation:
