@@ -112,6 +112,7 @@ def compare(*argv):
     assert main(["compare", *argv]) == 0
 
 
+@pytest.mark.slow
 def test_compare_writes_tables_pictures_and_a_report(home, capsys):
     argv = ["a.npy", "b.npy", "noise.npy", "-o", "out", "--permutations", "19", "--seed", "3"]
     argv += ["--measures", "mutual_knn,cknna"]

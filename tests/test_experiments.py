@@ -100,6 +100,7 @@ def test_a_run_leaves_what_a_reader_looks_for(finished):
     assert all(len(r["loss"]) == 3 for r in records)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_reported_again_without_training(finished, capsys):
     before = (finished / "tables" / "stitching.csv").read_bytes()
     metrics = (finished / "metrics.jsonl").read_bytes()
@@ -119,6 +120,7 @@ def test_a_workdir_with_another_config_is_refused(finished, capsys):
     assert "--workdir" in message
 
 
+@pytest.mark.slow
 def test_the_grid_of_a_run_is_what_its_models_give_one_by_one(finished):
     """An independent road to one cell: restore, encode, represent and decode without any vmap."""
     from ml_collections import ConfigDict
@@ -307,7 +309,7 @@ def test_a_stitching_grid_encodes_once_and_decodes_every_pair():
 def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
     """One seed's parameters become NaN: the report names it, the others' numbers stay."""
     seen = []
-    monkeypatch.setattr(image_stitching, "_train", _poisoned_train(image_stitching._train, seen))
+    monkeypatch.setattr(image_stitching, "train", _poisoned_train(image_stitching.train, seen))
     assert train(*SMALL, f"--workdir={tmp_path / 'run'}") == 0
     assert seen == ["absolute"]
     report = (tmp_path / "run" / "report.md").read_text()

@@ -548,6 +548,7 @@ def test_streams_know_nothing_before_the_first_batch():
     assert float(stream.compute(stream.init())) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_minibatch_cka_averages_unbiased_estimates(kernel):
     x, y, rx, ry = pair("two blocks")

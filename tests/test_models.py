@@ -76,6 +76,7 @@ def test_reconstructions_have_the_shape_of_the_images(module, form, shape, chann
     chex.assert_trees_all_equal_shapes(before, after)
 
 
+@pytest.mark.slow
 def test_values_lie_in_the_unit_interval_and_change_with_the_input():
     model = build(Autoencoder)
     variables = initialized(model)
@@ -88,6 +89,7 @@ def test_values_lie_in_the_unit_interval_and_change_with_the_input():
     assert jnp.abs(prediction[0] - prediction[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_decoding_what_was_represented_is_what_reconstruct_does(form):
     """The way over `encode`, `represent`, `decode`, which stitching takes, is the model's own."""

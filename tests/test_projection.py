@@ -203,6 +203,7 @@ def test_gradients_of_large_problems_pass_through_vmap(monkeypatch):
     chex.assert_trees_all_close(each, expected[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("absolute", [None, "centering", "standard_scaling", "l2_normalization"])
 def test_gradients_are_finite_where_a_sample_is_an_anchor_and_where_a_vector_is_zero(

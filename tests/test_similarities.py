@@ -192,6 +192,7 @@ def test_distances_are_ordered(size, seed):
     assert (np.diff(values, axis=0) <= 1e-5 * values[0]).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(size=sizes, seed=seeds)
 def test_ranges(size, seed):
@@ -312,6 +313,7 @@ def test_gradients_of_both_arguments(name, size):
         chex.assert_trees_all_close(actual, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES + ["minkowski3"])
 def test_first_and_second_derivatives_in_both_modes(name):
     f = function(name)
@@ -371,6 +373,7 @@ def test_gradients_are_finite_at_anchors_and_zero_vectors(name):
         np.testing.assert_array_equal(at_anchor, np.zeros((1, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, value", [("cosine", 0.0), ("angular", 0.5)])
 @pytest.mark.parametrize("size", [(3, 3, 4), (2000, 300, 512)])
 def test_directions_of_zero_vectors(name, value, size):
@@ -525,6 +528,7 @@ def test_dtype_of_the_result_is_that_of_the_inputs(name, dtype):
     assert gradient.dtype == dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mixed_and_whole_dtypes(name):
     x, a = problem(5, 4, 3)

@@ -103,16 +103,16 @@ def build(representation=None, **changes):
 
 def test_padding_changes_nothing():
     model = build()
-    variables = model.init(jax.random.key(0))
+    variables = jax.jit(model.init)(jax.random.key(0))
     tokens = jnp.array([[3, 7, 9, 0, 0, 0]])
-    whole, _ = model.apply(variables, "encode", tokens)
-    short, _ = model.apply(variables, "encode", tokens[:, :3])
+    encode = jax.jit(lambda tokens: model.apply(variables, "encode", tokens)[0])
+    whole, short = encode(tokens), encode(tokens[:, :3])
     np.testing.assert_allclose(whole, short, rtol=1e-4, atol=1e-6)
 
 
 def test_an_empty_text_has_finite_latents_and_gradients():
     model = build()
-    variables = model.init(jax.random.key(0))
+    variables = jax.jit(model.init)(jax.random.key(0))
 
     def total(params):
         latents, _ = model.apply(
@@ -121,17 +121,19 @@ def test_an_empty_text_has_finite_latents_and_gradients():
         return jnp.sum(latents**2)
 
     assert all(
-        np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(total)(variables.params))
+        np.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(jax.jit(jax.grad(total))(variables.params))
     )
 
 
 def test_dropout_draws_by_key_and_is_off_without_one():
     model = build(dropout_rate=0.5)
-    variables = model.init(jax.random.key(0))
+    variables = jax.jit(model.init)(jax.random.key(0))
     tokens = jnp.arange(1, 7)[None]
 
+    @jax.jit
     def latents(key=None):
-        return np.asarray(model.apply(variables, "encode", tokens, key)[0])
+        return model.apply(variables, "encode", tokens, key)[0]
 
     np.testing.assert_array_equal(latents(), latents())
     np.testing.assert_array_equal(latents(jax.random.key(1)), latents(jax.random.key(1)))

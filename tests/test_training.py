@@ -200,6 +200,7 @@ def test_a_seed_among_many_equals_the_seed_alone(strategy):
     chex.assert_trees_all_close(second, alone.variables, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_strategies_agree_and_seeds_differ():
     mapped, vmapped = run([0, 1], strategy="map"), run([0, 1], strategy="vmap")
     chex.assert_trees_all_close(mapped.variables, vmapped.variables, rtol=1e-4, atol=1e-5)
@@ -267,6 +268,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path, stop_aft
     chex.assert_trees_all_equal(whole.variables, again.variables)
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverges_leaves_the_others_untouched():
     seeds = [0, 1, 2]
     first = jax.vmap(lambda s: init_state(MODEL, OPTIMIZER, s).variables.params["last"]["kernel"])(

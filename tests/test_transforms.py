@@ -143,6 +143,7 @@ def test_whitening_leaves_no_correlations(kind):
     np.testing.assert_allclose(np.cov(result.T, bias=True), np.eye(8), atol=2e-2)
 
 
+@pytest.mark.slow
 def test_zca_changes_latents_least_and_pca_sorts_by_variance():
     x = anisotropic()
     zca, pca = (

@@ -41,6 +41,7 @@ def test_relative_spaces_find_what_absolute_ones_cannot(tmp_path):
     assert "pixels → frequencies: MRR@5" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["uniform", "farthest_point", "kmeans", "top_30"])
 def test_every_choice_gives_distinct_anchors(choice):
     import jax
