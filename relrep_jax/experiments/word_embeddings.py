@@ -22,7 +22,7 @@ from relrep_jax.checks import lookup
 from relrep_jax.data.latents import TRAIN_PART, load_latents
 from relrep_jax.data.views import digit_views
 from relrep_jax.experiments.anchor_choices import CHOICES
-from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.projection import relative_projection
 
 METRICS = ("jaccard", "mrr", "cosine")
@@ -36,10 +36,16 @@ PUBLISHED = (
 )
 
 
+SMOKE = {"seeds": {"count": 2}, "anchors": {"count": 50}}
+"""The largest values at the scale `smoke`."""
+
+
 def default_config() -> ConfigDict:
     """Every field of this experiment."""
     config = ConfigDict()
     config.experiment = "word_embeddings"
+    # full | smoke: at most 2 seeds and 50 anchors, to see it run.
+    config.scale = "full"
 
     config.data = ConfigDict()
     # Two files of vectors [words, d], row i the same word in both, most frequent first. Empty:
@@ -83,6 +89,7 @@ def prepare(config: ConfigDict) -> Job:
         ValueError: files that cannot be read or do not fit together.
     """
     check_fields(config, default_config())
+    config = cut_to_scale(config, SMOKE)
     check_at_least(
         config,
         {"anchors.count": 1, "seeds.count": 1, "neighbours": 1, "data.limit": 0, "seeds.first": 0},
