@@ -109,6 +109,7 @@ def test_decoding_what_was_represented_is_what_reconstruct_does(form):
         np.testing.assert_allclose(decoded, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_classifier_gives_logits(form):
     model = build(Classifier, form=form, num_classes=3)

@@ -513,6 +513,7 @@ def test_shards_and_shard_map_agree_with_one_device():
 # --- dtypes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES + ["minkowski3"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dtype_of_the_result_is_that_of_the_inputs(name, dtype):
@@ -718,6 +719,7 @@ def test_sparsify_and_power(k, p):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sparsify_and_power_keeps_k_of_equal_ones_and_zeros():
     actual = sim.sparsify_and_power(jnp.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), 2, 8.0)
     np.testing.assert_allclose(actual, [[0.5**0.5, 0.5**0.5, 0], [0, 0, 0]], rtol=1e-6)
