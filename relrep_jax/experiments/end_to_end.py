@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from relrep_jax import report
 from relrep_jax.experiments.config import ConfigError, check_fields
 from relrep_jax.models import PureModel, Representation, Variables
-from relrep_jax.stitching import Decode, Score, stitching_column
+from relrep_jax.stitching import Decode, Score, is_correct, stitching_column
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
 from relrep_jax.training.loop import Loss
 from relrep_jax.training.optimizers import make_optimizer, make_schedule
@@ -225,6 +225,32 @@ def stitching_columns(decode: Decode, score: Score, plan: SeedPlan) -> Callable[
         lambda decoder, spaces, targets: stitching_column(decode, score, spaces, decoder, targets),
         plan,
     )
+
+
+def accuracy_grid(
+    model: PureModel, plan: SeedPlan, variables: Variables, spaces: Any, labels: np.ndarray
+) -> np.ndarray:
+    """Accuracy of every encoder with every head, `[encoders, decoders]`.
+
+    Args:
+        model: whose `decode` gives logits.
+        plan: of the seeds.
+        variables: the heads, with a leading seed axis that is padded.
+        spaces: `[seeds, n, d]` or `[seeds, s, n, m]`, what crosses from each encoder.
+        labels: `[n]`.
+
+    Returns:
+        The accuracies; NaN for an encoder that diverged, and for its head: NaN logits would be
+        scored as the first class.
+    """
+    columns = stitching_columns(
+        lambda decoder, space: model.apply(decoder, "decode", space)[0], is_correct, plan
+    )
+    scores = np.asarray(
+        plan.unpad(columns(variables, plan.share(spaces), plan.share(labels))), np.float64
+    )
+    alive = np.isfinite(np.asarray(spaces)).all(axis=tuple(range(1, spaces.ndim)))
+    return np.where(alive[:, None] & alive, scores.mean(axis=-1).T, np.nan)
 
 
 def shown_spaces(spaces: np.ndarray) -> list[np.ndarray]:

@@ -19,7 +19,6 @@ from relrep_jax.experiments import end_to_end
 from relrep_jax.experiments import node_classification as nodes
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.models import PureModel, Representation, Variables
-from relrep_jax.stitching import is_correct
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
 
@@ -173,17 +172,12 @@ def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, lis
     """
     plan, model = job.plan, job.models[name]
     encode = nodes.make_encode(model, job.representations[name], nodes.options_of(job.config))
-    columns = end_to_end.stitching_columns(
-        lambda decoder, space: model.apply(decoder, "decode", space)[0], is_correct, plan
-    )
     variables = plan.pad(variables)
     test = plan.share(job.data.test)
     spaces = plan.unpad(over_seeds(encode, plan)(variables, plan.share(job.data), test))
-    labels = plan.share(job.data.labels[job.data.test])
-    scores = np.asarray(plan.unpad(columns(variables, plan.share(spaces), labels)), np.float64)
-    # NaN logits would be scored as the first class: a seed that diverged has no accuracy.
-    alive = np.isfinite(np.asarray(spaces)).all(axis=tuple(range(1, spaces.ndim)))
-    values = np.where(alive[:, None] & alive, scores.mean(axis=-1).T, np.nan)
+    values = end_to_end.accuracy_grid(
+        model, plan, variables, spaces, job.data.labels[job.data.test]
+    )
     return values, end_to_end.shown_spaces(np.asarray(spaces))
 
 

@@ -263,17 +263,10 @@ def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, lis
         anchors, _ = model.apply(variables, "encode", anchor_tokens)
         return represent(representation, latents, anchors)
 
-    columns = end_to_end.stitching_columns(
-        lambda decoder, space: model.apply(decoder, "decode", space)[0], is_correct, plan
-    )
     variables = plan.pad(variables)
     tokens = plan.share((job.dataset.x_test, job.dataset.x_train[job.anchors]))
     spaces = plan.unpad(over_seeds(encode, plan)(variables, *tokens))
-    scores = columns(variables, plan.share(spaces), plan.share(job.dataset.y_test))
-    values = np.asarray(plan.unpad(scores), np.float64).mean(axis=-1).T
-    # NaN logits would be scored as the first class: a seed that diverged has no accuracy.
-    alive = np.isfinite(np.asarray(spaces)).all(axis=tuple(range(1, spaces.ndim)))
-    values = np.where(alive[:, None] & alive, values, np.nan)
+    values = end_to_end.accuracy_grid(model, plan, variables, spaces, job.dataset.y_test)
     return values, end_to_end.shown_spaces(np.asarray(spaces))
 
 
