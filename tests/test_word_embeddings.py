@@ -39,6 +39,8 @@ def test_relative_spaces_find_what_absolute_ones_cannot(tmp_path):
     assert "no words" in text
     assert "Published" not in text
     assert "pixels → frequencies: MRR@5" in text
+    assert "nearest to each of a 0, a 1, a 4, a 7 in pixels" in text
+    assert (tmp_path / word_embeddings.CLUSTERS).stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -70,6 +72,48 @@ def test_files(tmp_path):
         word_embeddings.prepare(config)
     config.data.target = ""
     with pytest.raises(ValueError, match="Set both"):
+        word_embeddings.prepare(config)
+
+
+def test_neighbourhoods():
+    angles = np.deg2rad([0, 5, 10, 44, 90, 85, 180])
+    space = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.arange(1, 8)[:, None]
+    members, owners = word_embeddings.neighbourhoods(space, (0, 4), 4)
+    # 44 degrees is among the four nearest of both, and nearer to the first.
+    assert dict(zip(members.tolist(), owners.tolist(), strict=True)) == {
+        0: 0, 1: 0, 2: 0, 3: 0, 4: 1, 5: 1,
+    }  # fmt: skip
+
+
+def test_the_words_of_the_figure(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, width in (("a", 4), ("b", 6)):
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((50, width)))
+    config = small()
+    config.data.source, config.data.target = str(tmp_path / "a.npy"), str(tmp_path / "b.npy")
+    config.data.limit = 45
+    config.clusters.size = 5
+    assert not word_embeddings.prepare(config).clusters
+
+    vocabulary = tmp_path / "words.txt"
+    config.data.vocabulary = str(vocabulary)
+    with pytest.raises(ValueError, match="No such file"):
+        word_embeddings.prepare(config)
+    vocabulary.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="not a text file in UTF-8"):
+        word_embeddings.prepare(config)
+    vocabulary.write_text("school\nwater\n")
+    with pytest.raises(ValueError, match="has 2 lines, but there are 45 vectors"):
+        word_embeddings.prepare(config)
+    words = ["#", "water", *(f"w{i}" for i in range(43)), "martial"]
+    vocabulary.write_text("\n".join(words))
+    job = word_embeddings.prepare(config)
+    # The last line is beyond the limit.
+    assert job.clusters == {"water": 1}
+    report = word_embeddings.run(job, tmp_path / "run", Console(quiet=True))
+    assert "Not among the words: school, ferrari, martial." in report.read_text()
+    config.clusters.words = ("ferrari",)
+    with pytest.raises(ValueError, match="None of config.clusters.words .* such as '#', 'water'"):
         word_embeddings.prepare(config)
 
 

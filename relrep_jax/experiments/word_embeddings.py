@@ -7,9 +7,11 @@ the same anchor words, a word finds its counterpart and its neighbours in the ot
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -19,12 +21,15 @@ from rich.text import Text
 from relrep_jax import anchors as anchor_choice
 from relrep_jax import measures, report, transforms
 from relrep_jax.checks import lookup
+from relrep_jax.data.base import DatasetError, opening
 from relrep_jax.data.latents import TRAIN_PART, load_latents
 from relrep_jax.data.views import digit_views
 from relrep_jax.experiments.anchor_choices import CHOICES
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.projection import relative_projection
+from relrep_jax.similarities import cosine
 
+CLUSTERS = "figures/neighbourhoods.png"
 METRICS = ("jaccard", "mrr", "cosine")
 COLUMNS = ("anchors", "seed", "source", "target", "metric", "value")
 SUMMARY_COLUMNS = ("anchors", "source", "target", "metric", "mean", "std", "num_seeds")
@@ -52,6 +57,8 @@ def default_config() -> ConfigDict:
     # two views of the embedded digits (pixels and frequencies), which are no words.
     config.data.source = ""
     config.data.target = ""
+    # A text file with the words, row i on line i, to show some in a figure; empty: no figure.
+    config.data.vocabulary = ""
     # Only the first so many words; 0: all.
     config.data.limit = 0
 
@@ -68,6 +75,11 @@ def default_config() -> ConfigDict:
 
     # How many neighbours Jaccard@k and MRR@k look at.
     config.neighbours = 10
+
+    config.clusters = ConfigDict()
+    # The figure shows so many neighbours of each of these words; unknown words are left out.
+    config.clusters.words = ("school", "ferrari", "water", "martial")
+    config.clusters.size = 200
     return config
 
 
@@ -79,6 +91,8 @@ class Job:
     names: tuple[str, str]
     spaces: tuple[np.ndarray, np.ndarray]
     is_embedded: bool
+    clusters: dict[str, int]
+    """Rows of the words whose neighbours are shown."""
 
 
 def prepare(config: ConfigDict) -> Job:
@@ -92,7 +106,14 @@ def prepare(config: ConfigDict) -> Job:
     config = cut_to_scale(config, SMOKE)
     check_at_least(
         config,
-        {"anchors.count": 1, "seeds.count": 1, "neighbours": 1, "data.limit": 0, "seeds.first": 0},
+        {
+            "anchors.count": 1,
+            "seeds.count": 1,
+            "neighbours": 1,
+            "clusters.size": 1,
+            "data.limit": 0,
+            "seeds.first": 0,
+        },
     )
     if bool(config.data.source) != bool(config.data.target):
         raise ConfigError("Set both config.data.source and config.data.target, or none of them.")
@@ -102,7 +123,8 @@ def prepare(config: ConfigDict) -> Job:
     else:
         digits = digit_views("pixels", "frequencies")
         names = tuple(digits.spaces)
-        spaces = tuple(space[digits.split == TRAIN_PART] for space in digits.spaces.values())
+        train = digits.split == TRAIN_PART
+        spaces = tuple(space[train] for space in digits.spaces.values())
     if len(spaces[0]) != len(spaces[1]):
         raise ConfigError(
             f"Row i must be the same word in both files, but {names[0]} has {len(spaces[0])} rows "
@@ -127,7 +149,42 @@ def prepare(config: ConfigDict) -> Job:
             )
         if not top:
             lookup("choice of anchors", choice, CHOICES)
-    return Job(config, names, spaces, not config.data.source)
+    if not config.data.source:
+        classes = digits.labels[train][:words].tolist()
+        clusters = {f"a {digit}": classes.index(digit) for digit in (0, 1, 4, 7)}
+    elif config.data.vocabulary:
+        clusters = _rows_of_words(config, words)
+    else:
+        clusters = {}
+    return Job(config, names, spaces, not config.data.source, clusters)
+
+
+def _rows_of_words(config: ConfigDict, count: int) -> dict[str, int]:
+    """The words of the figure that are among the first `count` of the vocabulary, with their rows.
+
+    Raises:
+        ConfigError: the file has too few lines, or none of the words.
+        DatasetError: the file cannot be read as text.
+    """
+    file = Path(config.data.vocabulary)
+    try:
+        with opening(file):
+            vocabulary = file.read_text(encoding="utf-8").splitlines()[:count]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file} is not a text file in UTF-8: {error}.") from error
+    if len(vocabulary) < count:
+        raise ConfigError(
+            f"config.data.vocabulary: {file} has {len(vocabulary)} lines, but there are {count} "
+            "vectors: line i is the word of row i."
+        )
+    rows = {word: row for row, word in reversed(list(enumerate(vocabulary)))}
+    found = {word: rows[word] for word in config.clusters.words if word in rows}
+    if not found:
+        raise ConfigError(
+            f"None of config.clusters.words {tuple(config.clusters.words)} is in {file}, whose "
+            f"words are such as {', '.join(repr(word) for word in vocabulary[:3])}."
+        )
+    return found
 
 
 def _top(choice: str) -> int:
@@ -189,6 +246,10 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 add(choice, seed, *(relative(space, indices) for space in spaces))
                 advance(what=choice)
 
+    if job.clusters:
+        choice = config.anchors.choices[0]
+        indices = _choose(choice, jax.random.key(seeds[0]), spaces[0], config.anchors.count)
+        _draw_clusters(job, [relative(space, indices) for space in spaces], workdir)
     summary = summarize(rows)
     report.write_csv(workdir / "tables" / "scores.csv", COLUMNS, rows)
     report.write_json(workdir / "tables" / "scores.json", COLUMNS, rows)
@@ -197,6 +258,58 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     path = _write_report(job, workdir, summary, command)
     console.print(f"Tables and report: {workdir}", highlight=False)
     return path
+
+
+def neighbourhoods(space: jax.Array, rows: Sequence[int], size: int) -> tuple[jax.Array, jax.Array]:
+    """The rows most similar to some rows, by cosine; a row near to several belongs to the nearest.
+
+    Args:
+        space: latents `[n, d]`.
+        rows: `[k]` rows whose neighbours are asked for.
+        size: how many neighbours of each, itself included.
+
+    Returns:
+        Rows `[j]` with `j <= k * size`, ascending, and the position in `rows` of each, `[j]`.
+    """
+    near = cosine(space[jnp.asarray(rows)], space)
+    size = min(size, space.shape[0])
+    members = jnp.unique(jax.lax.top_k(near, size)[1])
+    return members, near[:, members].argmax(axis=0)
+
+
+def _draw_clusters(job: Job, relative: list[jax.Array], workdir: Path) -> None:
+    """The same words in both absolute and both relative spaces, each in its principal plane."""
+    source = jnp.asarray(job.spaces[0])
+    members, owners = neighbourhoods(source, [*job.clusters.values()], job.config.clusters.size)
+    members, owners = np.asarray(members), np.asarray(owners)
+    rows = {
+        "absolute": [space[members] for space in job.spaces],
+        "relative": [np.asarray(space)[members] for space in relative],
+    }
+    # To one size: how far words of one embedding lie from one another says nothing here.
+    shown = {
+        name: [plane / plane.std() for plane in report.project_jointly(pair)]
+        for name, pair in rows.items()
+    }
+    names = [word for i, word in enumerate(job.clusters) if i in owners]
+    figure = report.latent_spaces(shown, owners, names, seed_names=job.names)
+    report.save(figure, workdir / CLUSTERS)
+
+
+def _clusters_caption(job: Job) -> str:
+    config = job.config
+    what = "samples" if job.is_embedded else "words"
+    left_out = (
+        [] if job.is_embedded else [w for w in config.clusters.words if w not in job.clusters]
+    )
+    own = job.spaces[0].shape[1] != job.spaces[1].shape[1]
+    return (
+        f"The {config.clusters.size} {what} nearest to each of {', '.join(job.clusters)} in "
+        f"{job.names[0]}, and the same {what} in {job.names[1]}: as they are and relative to "
+        f"{config.anchors.count} {config.anchors.choices[0]} anchors, by the principal axes of "
+        f"the first space{' (absolute: each its own)' if own else ''}, brought to one size."
+        + (f" Not among the words: {', '.join(left_out)}." if left_out else "")
+    )
 
 
 def summarize(rows: list[tuple]) -> list[tuple]:
@@ -281,5 +394,6 @@ def _write_report(job: Job, workdir: Path, summary: list[tuple], command: str) -
         ),
         command=command or f"python train.py --workdir={workdir}",
         sections=sections,
+        figures=[(_clusters_caption(job), CLUSTERS)] if job.clusters else [],
         versions=report.environment(),
     )
