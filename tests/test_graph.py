@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental.sparse import BCOO
 
 from relrep_jax.models import Representation, functional, represent
 from relrep_jax.models.graph import (
@@ -244,6 +245,49 @@ def test_dropout_drops_the_rate_and_keeps_the_mean(rate):
     # Neighbours share a random word; they must not share their fate.
     flat = kept.ravel()[: kept.size // 2 * 2].reshape(-1, 2)
     assert (flat[:, 0] & flat[:, 1]).mean() == pytest.approx((1 - rate) ** 2, abs=0.03)
+
+
+def bag_of_words(seed=0):
+    x = np.maximum(features(seed) - 1, 0)
+    x[3] = 0
+    return x, BCOO.fromdense(x)
+
+
+@pytest.mark.parametrize("indices_sorted", [True, False])
+def test_sparse_features_are_the_same_features(indices_sorted):
+    edges, _ = random_graph()
+    adjacency = normalize(edges, NODES)
+    model = build()
+    variables = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 2))
+    dense, sparse = bag_of_words()
+    assert 0 < sparse.nse < dense.size / 3
+    if not indices_sorted:
+        order = np.random.default_rng(0).permutation(sparse.nse)
+        sparse = BCOO((sparse.data[order], sparse.indices[order]), shape=sparse.shape)
+
+    def latents(variables, x):
+        return model.apply(variables, "encode", x, adjacency)[0]
+
+    def slope(variables, x):
+        return jax.grad(lambda v: jnp.square(latents(v, x)).sum())(variables).params
+
+    for function in (latents, slope):
+        program = jax.jit(jax.vmap(function, in_axes=(0, None)))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5),
+            program(variables, jnp.asarray(dense)),
+            program(variables, sparse),
+        )
+
+
+def test_stored_entries_of_sparse_features_are_dropped():
+    dense, sparse = bag_of_words()
+    dropped = drop(jax.random.key(0), sparse, 0.5)
+    assert dropped.shape == sparse.shape
+    found = np.asarray(dropped.todense())
+    kept = found != 0
+    np.testing.assert_array_equal(found[kept], 2 * dense[kept])
+    assert 0 < kept.sum() < sparse.nse
 
 
 def test_training_drops_and_encoding_does_not():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.sparse import BCOO
 from rich.console import Console
 
 from relrep_jax.experiments import get_experiment, graph_stitching
@@ -218,3 +219,14 @@ def test_relative_graph_networks_can_be_stitched_and_absolute_ones_cannot(tmp_pa
     assert float(found["relative_cosine"]["stitching_index"]) > 0.7
     # The product varies most from seed to seed.
     assert stitched["product"] > stitched["absolute"] + 0.3
+
+
+def test_features_that_are_mostly_zeros_are_stored_as_their_entries():
+    dense = np.ones((4, 3), np.float32)
+    assert nodes.stored_features(dense) is dense
+    words = np.zeros((5, 20), np.float32)
+    words[1, 3], words[4, 0] = 2, 1
+    stored = nodes.stored_features(words)
+    assert isinstance(stored, BCOO)
+    assert stored.nse == 2
+    np.testing.assert_array_equal(stored.todense(), words)

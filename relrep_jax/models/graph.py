@@ -2,7 +2,7 @@
 
 A graph is `Adjacency`: a list of edges and their weights, whose length is static. Edges of weight 0
 change nothing, so that lists of different lengths can be padded to one. Nothing here is dense in
-the number of nodes.
+the number of nodes. Features that are mostly zeros, such as bags of words, may be a `BCOO` matrix.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.sparse import BCOO
 
 from relrep_jax.checks import check_matrix, lookup
 from relrep_jax.models.representation import Reader, Representation
@@ -63,6 +64,23 @@ def propagate(adjacency: Adjacency, x: jax.Array) -> jax.Array:
     sources, targets = adjacency.edges
     messages = adjacency.weights[:, None] * x[sources].astype(adjacency.weights.dtype)
     return jax.ops.segment_sum(messages, targets, x.shape[0]).astype(x.dtype)
+
+
+def sparse_product(matrix: BCOO, kernel: jax.Array) -> jax.Array:
+    """The product of a sparse matrix `[n, f]` and a dense one `[f, d]`, as sums over entries.
+
+    Args:
+        matrix: sparse in both of its axes.
+        kernel: `[f, d]`.
+
+    Returns:
+        `[n, d]` in the kernel's dtype.
+    """
+    rows, columns = matrix.indices.T
+    parts = matrix.data[:, None].astype(kernel.dtype) * kernel[columns]
+    return jax.ops.segment_sum(
+        parts, rows, matrix.shape[0], indices_are_sorted=matrix.indices_sorted
+    )
 
 
 def normalized_adjacency(
@@ -222,14 +240,22 @@ DEFAULT_OPTIONS = GraphOptions()
 LAYERS = ("gcn", "gcnii", "gin")
 
 
-def drop(key: jax.Array, x: jax.Array, rate: float | jax.Array) -> jax.Array:
+def drop(key: jax.Array, x: jax.Array | BCOO, rate: float | jax.Array) -> jax.Array | BCOO:
     """Dropout: each entry is 0 with probability `rate`, else divided by `1 - rate`.
 
     Args:
         key: a key.
-        x: of any shape.
+        x: of any shape. Of a sparse matrix only the stored entries are drawn for: the others are
+            0 anyway.
         rate: in [0, 1), exact to 1 in 65,536; may be traced.
     """
+    if isinstance(x, BCOO):
+        return BCOO(
+            (drop(key, x.data, rate), x.indices),
+            shape=x.shape,
+            indices_sorted=x.indices_sorted,
+            unique_indices=x.unique_indices,
+        )
     # Two 16-bit numbers of each 32-bit one: on a CPU the random bits are half of a layer's time.
     words = jax.random.bits(key, (-(-x.size // 2),), jnp.uint32)
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16).ravel()[: x.size].reshape(x.shape)
@@ -310,7 +336,7 @@ class GraphClassifier(nnx.Module):
 
     def encode(
         self,
-        features: jax.Array,
+        features: jax.Array | BCOO,
         adjacency: Adjacency,
         options: GraphOptions = DEFAULT_OPTIONS,
         key: jax.Array | None = None,
@@ -318,7 +344,7 @@ class GraphClassifier(nnx.Module):
         """Features of all nodes to their latents.
 
         Args:
-            features: `[n, f]`.
+            features: `[n, f]`; what is mostly zeros is several times as fast as a `BCOO` matrix.
             adjacency: of the n nodes: the normalised one for "gcn" and "gcnii", any for "gin".
             options: numbers or traced scalars.
             key: makes the dropout of a training step; None drops nothing.
@@ -346,10 +372,16 @@ class GraphClassifier(nnx.Module):
                 y = layer(dropped, adjacency)
             return self.layer_activation(y), None
 
-        initial = self.hidden_activation(self.to_hidden(maybe_drop(0, features)))
+        initial = self.hidden_activation(self._widen(maybe_drop(0, features)))
         numbers = jnp.arange(1, self.num_layers + 1)
         x, _ = jax.lax.scan(step, initial, (stacked, numbers))
         return self.to_latent(maybe_drop(self.num_layers + 1, x))
+
+    def _widen(self, features: jax.Array | BCOO) -> jax.Array:
+        if not isinstance(features, BCOO):
+            return self.to_hidden(features)
+        first = self.to_hidden
+        return sparse_product(features, first.kernel[...]) + first.bias[...]
 
     def decode(self, space: jax.Array) -> jax.Array:
         """A space `[n, d]` or `[s, n, m]` to logits `[n, classes]`."""
