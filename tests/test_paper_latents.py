@@ -442,7 +442,7 @@ def test_relative_spaces_cross_architectures_and_absolute_ones_do_not(folder, tm
 def test_more_anchors_are_better(folder, tmp_path):
     config = small(
         number_of_anchors, folder,
-        **{"methods": ("centred_cosine", "prototypes")},
+        **{"methods": ("centred_cosine", "prototypes", "orthogonal")},
     )  # fmt: skip
     run(number_of_anchors, config, tmp_path)
     found = {
@@ -453,7 +453,9 @@ def test_more_anchors_are_better(folder, tmp_path):
     for method in ("centred_cosine", "prototypes"):
         assert found[method, 1] < found[method, 8] <= found[method, 40] + 0.02
     steps = read(tmp_path / "tables/steps.csv")
-    assert len(steps) == 2 * 2 * 2
+    # The own heads of a translation do not depend on parallel samples.
+    assert len(steps) == 2 * 2 * 2 + 2
+    assert {r["kind"] for r in steps if r["method"] == "orthogonal"} == {"stitched"}
 
 
 @pytest.mark.slow

@@ -144,7 +144,8 @@ def step_rows(outcomes: Sequence[stitching.Outcome], methods: Sequence[str]) -> 
     """Each number of anchors compared with the one before it (see `STEP_COLUMNS`)."""
     rows = []
     for method in methods:
-        for kind in KINDS:
+        # Heads on the latents as they are do not depend on the number of parallel samples.
+        for kind in KINDS[1:] if representations.get(method).keeps_latents else KINDS:
             found = _scores(outcomes, method, kind)
             counts = sorted(found)
             for before, after in zip(counts, counts[1:], strict=False):
