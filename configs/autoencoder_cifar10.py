@@ -19,6 +19,7 @@ def get_config():
     config.model.latent_dim = 256
     config.anchors.count = 500
     config.seeds.count = 6
+    config.translations = ("orthogonal", "ridge")
     config.training.epochs = 60
     config.checkpoint.every = 1
     return config

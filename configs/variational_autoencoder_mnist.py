@@ -16,6 +16,7 @@ def get_config():
     config.model.latent_dim = 256
     config.anchors.count = 500
     config.seeds.count = 6
+    config.translations = ("orthogonal", "ridge")
     config.training.epochs = 60
     config.training.loss = "mse"
     config.training.kl_weight = 0.025

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental.sparse import BCOO
 from rich.console import Console
+from sklearn.linear_model import Ridge
 
 from relrep_jax.experiments import get_experiment, graph_stitching
 from relrep_jax.experiments import node_classification as nodes
@@ -98,8 +99,20 @@ BAD = {
     "all dropped": ({"model.dropout": 1.0}, r"model.dropout must lie in \[0, 1\), got 1.0"),
     "negative theta": ({"model.theta": -1.0}, "model.theta must be at least 0"),
     "no layers": ({"model.num_layers": 0}, "model.num_layers must be at least 1, got 0"),
+    "unknown translation": ({"translations": ("orthogonl",)}, "Did you mean 'orthogonal'"),
     "no learning": ({"optimizer.learning_rate": 0.0}, "learning_rate must be above 0"),
 }
+
+
+def test_translations_need_absolute_latents_and_a_name_of_their_own(graph_file):
+    config = small(graph_file, translations=("ridge",))
+    config.representations.absolute_ridge = config.representations.relative_cosine
+    with pytest.raises(ValueError, match="'absolute_ridge' has the name of 'absolute' read"):
+        graph_stitching.prepare(config)
+    config = small(graph_file, translations=("ridge",))
+    del config.representations.absolute
+    with pytest.raises(ValueError, match="add one without"):
+        graph_stitching.prepare(config)
 
 
 @pytest.mark.parametrize("fault", BAD)
@@ -160,7 +173,9 @@ def test_the_grid_is_what_the_models_give_one_by_one_and_a_diverged_seed_has_no_
     model = job.models[name]
     seeds = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 3))
     broken = jax.tree.map(lambda leaf: leaf.at[2].set(jnp.nan), seeds)
-    values, spaces = graph_stitching.evaluate(job, name, broken)
+    found, spaces = graph_stitching.evaluate(job, name, broken)
+    assert list(found) == [name]
+    values = found[name]
     assert len(spaces) == 2
     assert np.isnan(values[2]).all()
     assert np.isnan(values[:, 2]).all()
@@ -174,6 +189,31 @@ def test_the_grid_is_what_the_models_give_one_by_one_and_a_diverged_seed_has_no_
         logits = decode(second, cosine[None])
         expected = np.mean(np.argmax(logits, axis=1) == data.labels[data.test])
         assert values[encoder, decoder] == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_absolute_latents_are_read_through_maps_fitted_on_the_anchors(graph_file):
+    """An independent road to the cells: ridge regression in float64."""
+    config = small(graph_file, **{"seeds.count": 3, "translations": ("orthogonal", "ridge")})
+    job = graph_stitching.prepare(config)
+    name, data = "absolute", job.data
+    model = job.models[name]
+    seeds = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 3))
+    found, _ = graph_stitching.evaluate(job, name, seeds)
+    assert list(found) == ["absolute", "absolute_orthogonal", "absolute_ridge"]
+    for grid in found.values():
+        np.testing.assert_array_equal(np.diag(grid), np.diag(found["absolute"]))
+    encode = jax.jit(lambda v: model.apply(v, "encode", data.features, data.adjacency)[0])
+    decode = jax.jit(lambda v, space: model.apply(v, "decode", space)[0])
+    for encoder, decoder in ((0, 1), (1, 0), (2, 0)):
+        first, second = (jax.tree.map(lambda x, i=i: x[i], seeds) for i in (encoder, decoder))
+        source, target = (np.asarray(encode(v), np.float64) for v in (first, second))
+        a, b = source[data.anchors], target[data.anchors]
+        ridge = Ridge(alpha=1.0).fit(a, b)
+        mapped = ridge.predict(source[data.test])
+        logits = decode(second, mapped.astype(np.float32))
+        expected = np.mean(np.argmax(logits, axis=1) == data.labels[data.test])
+        assert found["absolute_ridge"][encoder, decoder] == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +234,14 @@ def test_a_run_leaves_tables_figures_and_a_report(finished):
     text = (workdir / "report.md").read_text()
     assert "36 training, 6 validation and 18 test nodes" in text
     assert "Stitching index" in text
+    assert "## Paired comparisons" in text
+    with open(workdir / "tables/comparisons.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    own = {s.representation: s.non_stitched_mean for s in summaries}
+    assert [r["cells"] for r in rows[:2]] == ["non-stitched", "stitched"]
+    assert (rows[0]["representation"], rows[0]["against"]) == ("relative_cosine", "absolute")
+    difference = own["relative_cosine"] - own["absolute"]
+    assert float(rows[0]["difference"]) == pytest.approx(difference)
 
 
 @pytest.mark.slow

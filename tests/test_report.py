@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -146,6 +147,45 @@ def test_grid_without_own_pairs_leaves_out_dead_rows():
     assert s.excluded == ("fr",)
     assert s.stitched_mean == pytest.approx(0.2)
     assert math.isnan(s.stitching_index)
+
+
+def test_grids_are_compared_seed_by_seed_and_pair_by_pair():
+    rng = np.random.default_rng(0)
+    values = {name: rng.random((4, 4)) for name in ("absolute", "cosine", "product")}
+    values["cosine"] -= 1  # the smaller error everywhere
+    grids = [Grid(name, "mse", cells) for name, cells in values.items()]
+    rows = {row[:4]: report.PairedTest(*row[4:]) for row in report.compare_grids(grids)}
+    assert list(rows) == [
+        (name, against, "mse", kind)
+        for name, against in (
+            ("cosine", "absolute"),
+            ("product", "absolute"),
+            ("product", "cosine"),
+        )
+        for kind in ("non-stitched", "stitched")
+    ]
+    for (name, against, _, kind), test in rows.items():
+        own = np.eye(4, dtype=bool)
+        chosen = own if kind == "non-stitched" else ~own
+        first, second = values[name][chosen], values[against][chosen]
+        assert test.pairs == (4 if kind == "non-stitched" else 12)
+        assert test.difference == pytest.approx((first - second).mean())
+        assert test.wins == (first < second).sum()
+        assert test.t_p == pytest.approx(scipy.stats.ttest_rel(first, second).pvalue)
+    text = report.sheet_markdown(report.paired_grids_sheet(report.compare_grids(grids)))
+    assert "| cosine | absolute | stitched | -" in text
+    assert "MSE ×10³" in text
+
+
+def test_seeds_that_diverged_under_either_of_two_representations_are_not_compared():
+    first, second = np.ones((3, 3)), np.zeros((3, 3))
+    first[2, :] = first[:, 2] = np.nan
+    second[0, :] = second[:, 0] = np.nan
+    pair = [Grid("a", "accuracy", first), Grid("b", "accuracy", second)]
+    rows = report.compare_grids(pair)
+    assert [row[4] for row in rows] == [1, 0]
+    report.paired_grids_sheet(rows)
+    assert report.compare_grids(pair[:1]) == []
 
 
 def test_unknown_metric_lists_the_known():

@@ -18,4 +18,5 @@ def get_config():
     config.model.layer = "gcn"
     config.model.num_layers = 2
     config.seeds.count = 5
+    config.translations = ("orthogonal", "ridge")
     return config

@@ -19,4 +19,5 @@ def get_config():
     config = default_config()
     del config.representations.product
     config.seeds.count = 6
+    config.translations = ("orthogonal", "ridge")
     return config

@@ -5,16 +5,18 @@ to train, the training itself, and its tables, figures and report.
 """
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from relrep_jax import report
+from relrep_jax import translation as translations
 from relrep_jax.experiments.config import ConfigError, check_fields
 from relrep_jax.models import PureModel, Representation, Variables
 from relrep_jax.stitching import Decode, Score, is_correct, stitching_column
@@ -68,6 +70,10 @@ def add_shared_fields(config: ConfigDict) -> None:
     # What the paper found, for reports on other than embedded data.
     config.published = ""
 
+    # Names of relrep_jax.translation, such as ("orthogonal", "ridge"): through these maps, fitted
+    # on the anchors, decoders of absolute latents read other encoders as well.
+    config.translations = ()
+
     # What the decoder reads. No similarities: the latents themselves.
     config.representations = ConfigDict(sort_keys=False)
     config.representations.absolute = representation_config()
@@ -100,6 +106,28 @@ def add_shared_fields(config: ConfigDict) -> None:
     config.checkpoint.every = 10
 
 
+def read_as(config: ConfigDict, name: str) -> dict[str, str]:
+    """The rows that a representation has in tables, with the translation of each: one row that
+    is not translated, and for absolute latents one for each of `config.translations`.
+
+    Raises:
+        ConfigError, ValueError: an unknown translation, or one whose row has the name of a
+            representation.
+    """
+    rows = {name: ""}
+    if not config.representations[name].similarities:
+        for translation in config.translations:
+            translations.get(translation)
+            row = f"{name}_{translation}"
+            if row in config.representations:
+                raise ConfigError(
+                    f"The representation {row!r} has the name of {name!r} read through the "
+                    f"translation {translation!r}: call it otherwise."
+                )
+            rows[row] = translation
+    return rows
+
+
 def read_representations(config: ConfigDict) -> dict[str, Representation]:
     """The representations that a config names.
 
@@ -117,6 +145,12 @@ def read_representations(config: ConfigDict) -> dict[str, Representation]:
         check_fields(given, reference)
     if not config.representations:
         raise ConfigError("config.representations is empty: name at least one.")
+    rows = [row for name in config.representations for row in read_as(config, name)]
+    if config.translations and len(rows) == len(config.representations):
+        raise ConfigError(
+            "config.translations are maps of absolute latents, and every one of "
+            "config.representations has similarities: add one without, or leave them out."
+        )
     return {
         name: Representation(
             name,
@@ -227,30 +261,71 @@ def stitching_columns(decode: Decode, score: Score, plan: SeedPlan) -> Callable[
     )
 
 
-def accuracy_grid(
-    model: PureModel, plan: SeedPlan, variables: Variables, spaces: Any, labels: np.ndarray
-) -> np.ndarray:
-    """Accuracy of every encoder with every head, `[encoders, decoders]`.
+def translated(decode: Decode, translation: str) -> Decode:
+    """A decoder that reads other models' latents through a map fitted on the anchors.
+
+    Args:
+        decode: `(decoder, latents) -> prediction`.
+        translation: a name of `relrep_jax.translation`; empty reads latents as they are.
+
+    Returns:
+        `((decoder, its anchors), (latents, their anchors)) -> prediction`, anchors being the
+        latents `[m, d]` of the same samples.
+    """
+
+    def read(decoder: Any, space: Any) -> jax.Array:
+        (decoder, own_anchors), (latents, anchors) = decoder, space
+        if translation:
+            fit, apply = translations.get(translation)
+            latents = apply(fit(anchors, own_anchors), latents)
+        return decode(decoder, latents)
+
+    return read
+
+
+def accuracy_grids(
+    model: PureModel,
+    plan: SeedPlan,
+    variables: Variables,
+    spaces: Any,
+    anchors: Any,
+    labels: np.ndarray,
+    rows: Mapping[str, str],
+) -> dict[str, np.ndarray]:
+    """Accuracy of every encoder with every head, `[encoders, decoders]`, by row of the tables.
 
     Args:
         model: whose `decode` gives logits.
         plan: of the seeds.
         variables: the heads, with a leading seed axis that is padded.
         spaces: `[seeds, n, d]` or `[seeds, s, n, m]`, what crosses from each encoder.
+        anchors: `[seeds, m, d]`, the latents of the anchors.
         labels: `[n]`.
+        rows: names with their translations (`read_as`).
 
     Returns:
         The accuracies; NaN for an encoder that diverged, and for its head: NaN logits would be
         scored as the first class.
     """
-    columns = stitching_columns(
-        lambda decoder, space: model.apply(decoder, "decode", space)[0], is_correct, plan
-    )
-    scores = np.asarray(
-        plan.unpad(columns(variables, plan.share(spaces), plan.share(labels))), np.float64
-    )
+    heads = (variables, plan.pad(anchors))
+    shared = plan.share((spaces, anchors)), plan.share(labels)
     alive = np.isfinite(np.asarray(spaces)).all(axis=tuple(range(1, spaces.ndim)))
-    return np.where(alive[:, None] & alive, scores.mean(axis=-1).T, np.nan)
+
+    def decode(decoder: Variables, space: jax.Array) -> jax.Array:
+        return model.apply(decoder, "decode", space)[0]
+
+    grids = {}
+    for row, translation in rows.items():
+        columns = stitching_columns(translated(decode, translation), is_correct, plan)
+        scores = np.asarray(plan.unpad(columns(heads, *shared)), np.float64).mean(axis=-1).T
+        grids[row] = np.where(alive[:, None] & alive, scores, np.nan)
+    return with_own_diagonal(grids)
+
+
+def with_own_diagonal(grids: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The grids, all with the diagonal of the first: a model's own latents are not translated."""
+    own = np.diag(next(iter(grids.values())))
+    return {row: np.where(np.eye(len(own), dtype=bool), own, grid) for row, grid in grids.items()}
 
 
 def shown_spaces(spaces: np.ndarray) -> list[np.ndarray]:
@@ -324,10 +399,18 @@ def write_results(
     for name, caption, figure in (*figures, *shared):
         report.save(figure, workdir / "figures" / f"{name}.png")
         shown.append((caption, f"figures/{name}.png"))
+    compared = report.compare_grids(grids) if len(grids[0].encoders) > 1 else []
+    if compared:
+        columns = report.PAIRED_GRID_COLUMNS
+        report.write_csv(tables / "comparisons.csv", columns, compared)
+        report.write_json(tables / "comparisons.json", columns, compared)
+        sheet = report.paired_grids_sheet(compared)
+        sections = [(sheet.title, report.sheet_markdown(sheet)), *sections]
     files = (
         "Files",
         "`tables/stitching.csv` has one row for each pair of encoder and decoder, "
-        "`tables/summary.csv` the table above, `metrics.jsonl` the losses of every epoch "
+        "`tables/summary.csv` the table above, `tables/comparisons.csv` the paired comparisons, "
+        "`metrics.jsonl` the losses of every epoch "
         "and seed, `checkpoints/` the trained models, `config.json` the configuration.",
     )
     report.write_report(

@@ -95,7 +95,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 variables = graph_stitching.train(
                     one, name, workdir, log, progress, label=f"{name}_{count}"
                 )
-                grids[name][count], _ = graph_stitching.evaluate(one, name, variables)
+                found, _ = graph_stitching.evaluate(one, name, variables)
+                grids[name][count] = found[name]
 
     rows = [
         (name, count, seeds[i], seeds[j], float(grid[i, j]))

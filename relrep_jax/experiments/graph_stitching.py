@@ -8,6 +8,7 @@ Cannistraci et al. 2024 (arXiv 2310.01211), who also define the stitching index.
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -99,9 +100,9 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     with MetricsLog(workdir, job.seeds) as log, TrainingProgress(console, totals) as progress:
         for name in job.models:
             variables = train(job, name, workdir, log, progress)
-            values, spaces[name] = evaluate(job, name, variables)
+            found, spaces[name] = evaluate(job, name, variables)
             labels = tuple(map(str, job.seeds))
-            grids.append(report.Grid(name, "accuracy", values, labels, labels))
+            grids += [report.Grid(row, "accuracy", x, labels, labels) for row, x in found.items()]
             curves[name] = log.curves(name)
     summaries = [report.summarize(grid) for grid in grids]
     end_to_end.write_results(
@@ -159,7 +160,9 @@ def train(
     )
 
 
-def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, list[np.ndarray]]:
+def evaluate(
+    job: Job, name: str, variables: Variables
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
     """Every encoder with every head on the test nodes.
 
     Args:
@@ -168,17 +171,23 @@ def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, lis
         variables: the models, with a leading seed axis.
 
     Returns:
-        Accuracies `[encoders, decoders]`; and what the figures show of the spaces.
+        Accuracies `[encoders, decoders]` by row of the tables; and what the figures show of the
+        spaces.
     """
     plan, model = job.plan, job.models[name]
     encode = nodes.make_encode(model, job.representations[name], nodes.options_of(job.config))
     variables = plan.pad(variables)
-    test = plan.share(job.data.test)
-    spaces = plan.unpad(over_seeds(encode, plan)(variables, plan.share(job.data), test))
-    values = end_to_end.accuracy_grid(
-        model, plan, variables, spaces, job.data.labels[job.data.test]
-    )
-    return values, end_to_end.shown_spaces(np.asarray(spaces))
+    rows = end_to_end.read_as(job.config, name)
+
+    def encode_all(of_nodes: np.ndarray) -> jax.Array:
+        arguments = plan.share(job.data), plan.share(of_nodes)
+        return plan.unpad(over_seeds(encode, plan)(variables, *arguments))
+
+    spaces = encode_all(job.data.test)
+    anchors = encode_all(job.data.anchors) if len(rows) > 1 else None
+    labels = job.data.labels[job.data.test]
+    grids = end_to_end.accuracy_grids(model, plan, variables, spaces, anchors, labels, rows)
+    return grids, end_to_end.shown_spaces(np.asarray(spaces))
 
 
 def _title(job: Job) -> str:

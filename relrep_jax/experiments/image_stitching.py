@@ -192,9 +192,9 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     ):
         for name, task in job.tasks.items():
             variables = train(job, name, task, data, workdir, log, progress)
-            values, pictures[name] = evaluate(job, task, variables)
+            found, pictures[name] = evaluate(job, name, task, variables)
             labels = tuple(map(str, job.seeds))
-            grids.append(report.Grid(name, task.metric, values, labels, labels))
+            grids += [report.Grid(row, task.metric, x, labels, labels) for row, x in found.items()]
             curves[name] = log.curves(name)
     summaries = [report.summarize(grid) for grid in grids]
     end_to_end.write_results(
@@ -300,16 +300,18 @@ class Pictures:
 MAX_IMAGES = 10
 
 
-def evaluate(job: Job, task: Task, variables: Variables) -> tuple[np.ndarray, Pictures]:
+def evaluate(
+    job: Job, name: str, task: Task, variables: Variables
+) -> tuple[dict[str, np.ndarray], Pictures]:
     """Every encoder with every decoder on the test split.
 
     Args:
-        job: what was trained.
-        task: of one representation.
+        job: of which `task` is the representation `name`.
         variables: the models, with a leading seed axis.
 
     Returns:
-        Scores `[encoders, decoders]`, means over the test split; and what the figures show.
+        Scores `[encoders, decoders]` by row of the tables, means over the test split; and what
+        the figures show.
     """
     plan, dataset = job.plan, job.dataset
     size = min(job.config.evaluation.batch_size, len(dataset.x_test))
@@ -317,8 +319,14 @@ def evaluate(job: Job, task: Task, variables: Variables) -> tuple[np.ndarray, Pi
     anchor_images = plan.share(dataset.x_train[job.anchors])
     anchors = over_seeds(task.encode_anchors, plan)(variables, anchor_images)
     encode_all = over_seeds(lambda seed, images: task.encode(*seed, images), plan)
-    columns = end_to_end.stitching_columns(task.decode, task.score, plan)
-    total = np.zeros((plan.num_seeds, plan.num_seeds))
+    columns = {
+        row: end_to_end.stitching_columns(
+            end_to_end.translated(task.decode, translation), task.score, plan
+        )
+        for row, translation in end_to_end.read_as(job.config, name).items()
+    }
+    shared_anchors = plan.share(plan.unpad(anchors))
+    totals = dict.fromkeys(columns, 0.0)
     pictures = None
     for start in range(0, len(dataset.x_test), size):
         # The last batch reaches back, so that one compiled program serves all of them.
@@ -328,12 +336,15 @@ def evaluate(job: Job, task: Task, variables: Variables) -> tuple[np.ndarray, Pi
             "label": dataset.y_test[begin : begin + size],
         }
         spaces = plan.unpad(encode_all((variables, anchors), plan.share(batch["image"])))
-        scores = columns(variables, plan.share(spaces), plan.share(batch))
-        fresh = np.asarray(plan.unpad(scores), dtype=np.float64)[:, :, start - begin :]
-        total += fresh.sum(axis=-1).T
+        shared = plan.share((spaces, shared_anchors)), plan.share(batch)
+        for row, column in columns.items():
+            scores = plan.unpad(column((variables, anchors), *shared))
+            fresh = np.asarray(scores, dtype=np.float64)[:, :, start - begin :]
+            totals[row] = totals[row] + fresh.sum(axis=-1).T
         if pictures is None:
             pictures = _take_pictures(task, dataset, variables, np.asarray(spaces), batch)
-    return total / len(dataset.x_test), pictures
+    means = {row: total / len(dataset.x_test) for row, total in totals.items()}
+    return end_to_end.with_own_diagonal(means), pictures
 
 
 def _take_pictures(

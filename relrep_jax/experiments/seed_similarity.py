@@ -45,6 +45,7 @@ def default_config() -> ConfigDict:
     config.experiment = "seed_similarity"
     # The models are absolute, and what is compared is named below.
     del config.representations
+    del config.translations
     del config.task
     # autoencoder | variational_autoencoder | classifier: each is trained from all seeds.
     config.models = ("autoencoder",)

@@ -223,9 +223,9 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
                 batch_size=config.training.batch_size,
                 make_context=lambda data: data["tokens"][anchors],
             )
-            values, spaces[name] = evaluate(job, name, variables)
+            found, spaces[name] = evaluate(job, name, variables)
             labels = tuple(map(str, job.seeds))
-            grids.append(report.Grid(name, "accuracy", values, labels, labels))
+            grids += [report.Grid(row, "accuracy", x, labels, labels) for row, x in found.items()]
             curves[name] = log.curves(name)
     summaries = [report.summarize(grid) for grid in grids]
     end_to_end.write_results(
@@ -245,7 +245,9 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     return summaries
 
 
-def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, list[np.ndarray]]:
+def evaluate(
+    job: Job, name: str, variables: Variables
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
     """Every encoder with every head on the test texts.
 
     Args:
@@ -254,20 +256,23 @@ def evaluate(job: Job, name: str, variables: Variables) -> tuple[np.ndarray, lis
         variables: the models, with a leading seed axis.
 
     Returns:
-        Accuracies `[encoders, decoders]`; and what the figures show of the spaces.
+        Accuracies `[encoders, decoders]` by row of the tables; and what the figures show of the
+        spaces.
     """
     plan, model, representation = job.plan, job.models[name], job.representations[name]
 
-    def encode(variables: Variables, tokens: jax.Array, anchor_tokens: jax.Array) -> jax.Array:
+    def encode(variables: Variables, tokens: jax.Array, anchor_tokens: jax.Array):
         latents, _ = model.apply(variables, "encode", tokens)
         anchors, _ = model.apply(variables, "encode", anchor_tokens)
-        return represent(representation, latents, anchors)
+        return represent(representation, latents, anchors), anchors
 
     variables = plan.pad(variables)
     tokens = plan.share((job.dataset.x_test, job.dataset.x_train[job.anchors]))
-    spaces = plan.unpad(over_seeds(encode, plan)(variables, *tokens))
-    values = end_to_end.accuracy_grid(model, plan, variables, spaces, job.dataset.y_test)
-    return values, end_to_end.shown_spaces(np.asarray(spaces))
+    spaces, anchors = plan.unpad(over_seeds(encode, plan)(variables, *tokens))
+    rows = end_to_end.read_as(job.config, name)
+    labels = job.dataset.y_test
+    grids = end_to_end.accuracy_grids(model, plan, variables, spaces, anchors, labels, rows)
+    return grids, end_to_end.shown_spaces(np.asarray(spaces))
 
 
 def _title(job: Job) -> str:

@@ -16,6 +16,11 @@ from relrep_jax.report.figures import (
 )
 from relrep_jax.report.files import atomic_open, atomic_write_bytes, atomic_write_text
 from relrep_jax.report.markdown import environment, markdown_image, write_report
+from relrep_jax.report.paired_grids import (
+    PAIRED_GRID_COLUMNS,
+    compare_grids,
+    paired_grids_sheet,
+)
 from relrep_jax.report.progress import progress
 from relrep_jax.report.sheets import (
     PAIRED_HEADER,
@@ -50,6 +55,9 @@ from relrep_jax.report.tables import (
 )
 
 __all__ = [
+    "PAIRED_GRID_COLUMNS",
+    "compare_grids",
+    "paired_grids_sheet",
     "METRICS",
     "PAIRED_HEADER",
     "STITCHING_COLUMNS",

@@ -16,6 +16,7 @@ __all__ = [
     "PairedTest",
     "Sheet",
     "paired_cells",
+    "paired_tail",
     "paired_test",
     "percent",
     "sheet_markdown",
@@ -130,9 +131,10 @@ def _p(value: float) -> str:
 
 def paired_cells(test: PairedTest) -> list[str]:
     """The cells of a test under `PAIRED_HEADER`, the difference in percentage points."""
-    return [
-        "–" if math.isnan(test.difference) else f"{100 * test.difference:+.1f}",
-        f"{test.wins} of {test.pairs}",
-        _p(test.t_p),
-        _p(test.wilcoxon_p),
-    ]
+    difference = "–" if math.isnan(test.difference) else f"{100 * test.difference:+.1f}"
+    return [difference, *paired_tail(test)]
+
+
+def paired_tail(test: PairedTest) -> list[str]:
+    """The cells of a test after its difference."""
+    return [f"{test.wins} of {test.pairs}", _p(test.t_p), _p(test.wilcoxon_p)]
