@@ -188,6 +188,12 @@ def test_seeds_that_diverged_under_either_of_two_representations_are_not_compare
     assert report.compare_grids(pair[:1]) == []
 
 
+def test_equal_scores_are_not_compared():
+    own = np.diag([0.5, 0.6])
+    pair = [Grid("a", "accuracy", own), Grid("a_ridge", "accuracy", own + [[0, 0.1], [0.2, 0]])]
+    assert [row[3] for row in report.compare_grids(pair)] == ["stitched"]
+
+
 def test_unknown_metric_lists_the_known():
     with pytest.raises(ValueError, match="unknown metric 'loss'.*accuracy.*mse"):
         summarize(Grid("absolute", "loss", SQUARE))
