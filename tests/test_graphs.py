@@ -140,11 +140,3 @@ def test_what_is_no_npz_file(tmp_path):
         load_graph(broken)
     with pytest.raises(ValueError, match="Did you mean 'digits'.*Or give the path"):
         load_graph("digit")
-
-
-def test_pickles_are_refused_with_the_reason(tmp_path):
-    file = tmp_path / "ind.cora.x"
-    file.write_bytes(b"\x80\x04.")
-    for place in (file, tmp_path):
-        with pytest.raises(DatasetError, match="pickles.*run any code.*Convert"):
-            load_graph(place)

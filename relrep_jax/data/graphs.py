@@ -10,11 +10,16 @@ import numpy as np
 from relrep_jax.checks import lookup
 from relrep_jax.data.base import DatasetError
 from relrep_jax.data.npz import check_labels, read_members, some
+from relrep_jax.data.planetoid import find_planetoid, read_planetoid
 
 NEIGHBOURS = 5
 """How many nearest neighbours an image of the embedded digits is joined to."""
 
 PARTS = ("train", "val", "test")
+_CSR = {
+    part: tuple(f"{part}_{key}" for key in ("data", "indices", "indptr", "shape"))
+    for part in ("adj", "attr")
+}
 _LAYOUT = (
     "The layout is gnn-benchmark's: the adjacency as a CSR matrix (adj_data, adj_indices, "
     "adj_indptr, adj_shape), the features as one (attr_data, attr_indices, attr_indptr, "
@@ -65,7 +70,9 @@ def load_graph(
             nearest neighbours), or an `.npz` file in gnn-benchmark's layout: CSR arrays
             `adj_data, adj_indices, adj_indptr, adj_shape` and `attr_*` (or a dense
             `attr_matrix`), `labels`, and perhaps `train_idx, val_idx, test_idx`. An edge is
-            where the adjacency is not zero; its values are not looked at.
+            where the adjacency is not zero; its values are not looked at. Or Planetoid's files:
+            `folder/ind.NAME`, or a folder that holds one graph's; of these pickles nothing but
+            arrays is read.
         undirected: take every edge in both directions.
 
     Raises:
@@ -79,12 +86,8 @@ def load_graph(
     """
     text = os.fspath(name_or_path)
     path = Path(text).expanduser()
-    if path.name.startswith("ind.") or (path.is_dir() and any(path.glob("ind.*"))):
-        raise DatasetError(
-            f"{path} is in Planetoid's layout, whose files (ind.NAME.x and so on) are pickles. "
-            "These can run any code when they are read, so they are refused. Convert them, where "
-            f"you trust them, to an .npz of plain arrays. {_LAYOUT}"
-        )
+    if prefix := find_planetoid(path):
+        return _from_arrays(prefix, read_planetoid(prefix), undirected)
     if path.suffix == ".npz" or path.exists() or len(path.parts) > 1:
         return _load_npz(path, undirected)
     try:
@@ -158,12 +161,15 @@ LOADERS = {"digits": _digits}
 
 
 def _load_npz(path: Path, undirected: bool) -> GraphDataset:
-    csr = {part: tuple(f"{part}_{k}" for k in ("data", "indices", "indptr", "shape"))
-           for part in ("adj", "attr")}  # fmt: skip
     splits = tuple(f"{part}_idx" for part in PARTS)
     stored = read_members(
-        path, (*csr["adj"], "labels"), _LAYOUT, (*csr["attr"], "attr_matrix", *splits)
+        path, (*_CSR["adj"], "labels"), _LAYOUT, (*_CSR["attr"], "attr_matrix", *splits)
     )
+    return _from_arrays(path, stored, undirected)
+
+
+def _from_arrays(path: Path, stored: dict[str, np.ndarray], undirected: bool) -> GraphDataset:
+    """The graph of arrays in gnn-benchmark's layout, which are checked; `path` is for messages."""
     rows, columns, values, (num_nodes, width) = _read_csr(path, "adj", stored)
     if num_nodes != width:
         raise DatasetError(f"{path}: adj_shape must be [n, n], got [{num_nodes}, {width}].")
@@ -180,7 +186,7 @@ def _load_npz(path: Path, undirected: bool) -> GraphDataset:
                 f"{list(features.shape)}."
             )
     else:
-        missing = [key for key in csr["attr"] if key not in stored]
+        missing = [key for key in _CSR["attr"] if key not in stored]
         if missing:
             raise DatasetError(f"{path} lacks {', '.join(missing)}, or attr_matrix. {_LAYOUT}")
         features = _dense(path, *_read_csr(path, "attr", stored))
@@ -201,7 +207,7 @@ def _load_npz(path: Path, undirected: bool) -> GraphDataset:
             f"{path}: the adjacency has {num_nodes} nodes but there are {len(labels)} labels."
         )
     return GraphDataset(
-        path.stem,
+        path.name.removeprefix("ind.").removesuffix(".npz"),
         np.asarray(features, np.float32),
         edges,
         labels,
