@@ -7,7 +7,7 @@ to train, the training itself, and its tables, figures and report.
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -261,26 +261,79 @@ def stitching_columns(decode: Decode, score: Score, plan: SeedPlan) -> Callable[
     )
 
 
-def translated(decode: Decode, translation: str) -> Decode:
-    """A decoder that reads other models' latents through a map fitted on the anchors.
+def translation_maps(translation: str, plan: SeedPlan, anchors: Any) -> Any:
+    """Maps from every encoder's latents to every decoder's, fitted on the anchors.
 
     Args:
-        decode: `(decoder, latents) -> prediction`.
-        translation: a name of `relrep_jax.translation`; empty reads latents as they are.
+        translation: a name of `relrep_jax.translation`.
+        plan: of the seeds.
+        anchors: `[seeds, m, d]`, the latents of the anchors by all models.
 
     Returns:
-        `((decoder, its anchors), (latents, their anchors)) -> prediction`, anchors being the
-        latents `[m, d]` of the same samples.
+        The maps' parameters with leading axes of decoders (padded) and encoders.
     """
+    fit = translations.get(translation).fit
+    fit_all = over_seeds(
+        lambda target, sources: jax.vmap(lambda source: fit(source, target))(sources), plan
+    )
+    return fit_all(plan.pad(anchors), plan.share(anchors))
+
+
+def translated_columns(
+    decode: Decode, score: Score, plan: SeedPlan, translation: str
+) -> Callable[..., Any]:
+    """`stitching_columns` through maps: `((decoders, maps), spaces, targets) -> scores`."""
+    apply = translations.get(translation).apply
 
     def read(decoder: Any, space: Any) -> jax.Array:
-        (decoder, own_anchors), (latents, anchors) = decoder, space
-        if translation:
-            fit, apply = translations.get(translation)
-            latents = apply(fit(anchors, own_anchors), latents)
-        return decode(decoder, latents)
+        latents, params = space
+        return decode(decoder, apply(params, latents))
 
-    return read
+    def column(pair: Any, spaces: Any, targets: Any) -> jax.Array:
+        decoder, maps = pair
+        return stitching_column(read, score, (spaces, maps), decoder, targets)
+
+    return over_seeds(column, plan)
+
+
+class Reader(NamedTuple):
+    """One row of the tables: how decoders read every encoder's spaces.
+
+    Attributes:
+        columns: `(decoders, spaces, targets) -> scores [decoders, encoders, ...]`, compiled.
+        decoders: with a leading seed axis that is padded.
+    """
+
+    columns: Callable[..., Any]
+    decoders: Any
+
+
+def make_readers(
+    rows: Mapping[str, str],
+    decode: Decode,
+    score: Score,
+    plan: SeedPlan,
+    variables: Variables,
+    anchors: Any,
+) -> dict[str, Reader]:
+    """The readers of one representation's rows.
+
+    Args:
+        rows: names with their translations (`read_as`).
+        decode, score: see `relrep_jax.stitching.stitching_grid`.
+        plan: of the seeds.
+        variables: the decoders, with a leading seed axis that is padded.
+        anchors: `[seeds, m, d]`, the latents of the anchors; needed for translations alone.
+    """
+    return {
+        row: Reader(
+            translated_columns(decode, score, plan, translation),
+            (variables, translation_maps(translation, plan, anchors)),
+        )
+        if translation
+        else Reader(stitching_columns(decode, score, plan), variables)
+        for row, translation in rows.items()
+    }
 
 
 def accuracy_grids(
@@ -299,7 +352,7 @@ def accuracy_grids(
         plan: of the seeds.
         variables: the heads, with a leading seed axis that is padded.
         spaces: `[seeds, n, d]` or `[seeds, s, n, m]`, what crosses from each encoder.
-        anchors: `[seeds, m, d]`, the latents of the anchors.
+        anchors: `[seeds, m, d]`, the latents of the anchors; needed for translations alone.
         labels: `[n]`.
         rows: names with their translations (`read_as`).
 
@@ -307,25 +360,38 @@ def accuracy_grids(
         The accuracies; NaN for an encoder that diverged, and for its head: NaN logits would be
         scored as the first class.
     """
-    heads = (variables, plan.pad(anchors))
-    shared = plan.share((spaces, anchors)), plan.share(labels)
-    alive = np.isfinite(np.asarray(spaces)).all(axis=tuple(range(1, spaces.ndim)))
 
     def decode(decoder: Variables, space: jax.Array) -> jax.Array:
         return model.apply(decoder, "decode", space)[0]
 
+    shared = plan.share(spaces), plan.share(labels)
     grids = {}
-    for row, translation in rows.items():
-        columns = stitching_columns(translated(decode, translation), is_correct, plan)
-        scores = np.asarray(plan.unpad(columns(heads, *shared)), np.float64).mean(axis=-1).T
-        grids[row] = np.where(alive[:, None] & alive, scores, np.nan)
-    return with_own_diagonal(grids)
+    for row, reader in make_readers(rows, decode, is_correct, plan, variables, anchors).items():
+        scores = plan.unpad(reader.columns(reader.decoders, *shared))
+        grids[row] = np.asarray(scores, np.float64).mean(axis=-1).T
+    return finished_grids(grids, is_alive(spaces))
 
 
-def with_own_diagonal(grids: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The grids, all with the diagonal of the first: a model's own latents are not translated."""
+def is_alive(spaces: Any) -> np.ndarray:
+    """`[seeds]`, which encoders have not diverged, of `[seeds, n, d]` or `[seeds, s, n, m]`."""
+    return np.isfinite(np.asarray(spaces)).all(axis=tuple(range(1, spaces.ndim)))
+
+
+def finished_grids(grids: dict[str, np.ndarray], alive: np.ndarray) -> dict[str, np.ndarray]:
+    """Grids of the rows of one representation (`read_as`), as they are reported.
+
+    Args:
+        grids: scores `[encoders, decoders]`.
+        alive: `[seeds]`. A seed that diverged has no scores, neither as encoder nor as decoder:
+            NaN logits would be scored as the first class.
+
+    Returns:
+        The grids, all with the diagonal of the first: a model's own latents are not translated.
+    """
     own = np.diag(next(iter(grids.values())))
-    return {row: np.where(np.eye(len(own), dtype=bool), own, grid) for row, grid in grids.items()}
+    is_own = np.eye(len(own), dtype=bool)
+    both = alive[:, None] & alive
+    return {row: np.where(both, np.where(is_own, own, grid), np.nan) for row, grid in grids.items()}
 
 
 def shown_spaces(spaces: np.ndarray) -> list[np.ndarray]:
@@ -350,6 +416,7 @@ def write_results(
     grids: list[report.Grid],
     summaries: list[report.Summary],
     *,
+    config: ConfigDict,
     title: str,
     intro: str,
     spaces: dict[str, list[np.ndarray]],
@@ -363,7 +430,8 @@ def write_results(
 
     Args:
         workdir: where they go.
-        grids, summaries: one a representation.
+        grids, summaries: one a row of the tables.
+        config: of the experiment.
         title, intro, command: of the report.
         spaces: representation to what `shown_spaces` gives.
         labels: classes of the rows of `spaces`; further ones are left out.
@@ -399,17 +467,29 @@ def write_results(
     for name, caption, figure in (*figures, *shared):
         report.save(figure, workdir / "figures" / f"{name}.png")
         shown.append((caption, f"figures/{name}.png"))
+    sections = list(sections)
+    read = [row for name in config.representations for row in read_as(config, name)]
+    translated_rows = [row for row in read if row not in config.representations]
+    if translated_rows:
+        text = (
+            f"{', '.join(f'`{row}`' for row in translated_rows)}: the latents of the row's "
+            "representation as they are, mapped from the encoder's space to the decoder's by a "
+            "translation that was fitted on the anchors of both. Not stitched they are not mapped, "
+            "so that these scores are the representation's own."
+        )
+        sections.insert(0, ("Translations", text))
     compared = report.compare_grids(grids) if len(grids[0].encoders) > 1 else []
     if compared:
         columns = report.PAIRED_GRID_COLUMNS
         report.write_csv(tables / "comparisons.csv", columns, compared)
         report.write_json(tables / "comparisons.json", columns, compared)
         sheet = report.paired_grids_sheet(compared)
-        sections = [(sheet.title, report.sheet_markdown(sheet)), *sections]
+        sections.insert(0, (sheet.title, report.sheet_markdown(sheet)))
     files = (
         "Files",
         "`tables/stitching.csv` has one row for each pair of encoder and decoder, "
-        "`tables/summary.csv` the table above, `tables/comparisons.csv` the paired comparisons, "
+        "`tables/summary.csv` the table above, "
+        f"{'`tables/comparisons.csv` the paired comparisons, ' if compared else ''}"
         "`metrics.jsonl` the losses of every epoch "
         "and seed, `checkpoints/` the trained models, `config.json` the configuration.",
     )
@@ -423,6 +503,11 @@ def write_results(
         sections=[*sections, files],
         versions=report.environment("flax", "optax"),
     )
+
+
+def dataset_title(name: str, *, is_embedded: bool) -> str:
+    """What headings call a data set: they say where it stands in for a paper's."""
+    return f"{name} (embedded)" if is_embedded else name
 
 
 def published_section(config: ConfigDict, *, is_embedded: bool) -> list[tuple[str, str]]:

@@ -31,6 +31,8 @@ def default_config() -> ConfigDict:
     # One number is trained after another.
     del config.anchors.count
     config.anchors.counts = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    # All representations are relative.
+    del config.translations
     del config.representations.absolute
     return config
 
@@ -70,6 +72,7 @@ def _one(config: ConfigDict, count: int) -> ConfigDict:
         one.experiment = "graph_stitching"
         del one.anchors.counts
         one.anchors.count = count
+        one.translations = ()
         one.representations = config.representations  # a copy would sort them
     return one
 

@@ -109,6 +109,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         workdir,
         grids,
         summaries,
+        config=config,
         title=_title(job),
         intro=f"{_headline(job)}.",
         command=command,
@@ -191,7 +192,8 @@ def evaluate(
 
 
 def _title(job: Job) -> str:
-    return f"Node classifier on {job.dataset.name}: zero-shot stitching"
+    name = end_to_end.dataset_title(job.dataset.name, is_embedded=not job.config.data.path)
+    return f"Node classifier on {name}: zero-shot stitching"
 
 
 def _headline(job: Job) -> str:

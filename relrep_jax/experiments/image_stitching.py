@@ -201,6 +201,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         workdir,
         grids,
         summaries,
+        config=config,
         title=_title(job),
         intro=_headline(job).split("\n", 1)[1] + ".",
         command=command,
@@ -208,7 +209,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         labels=next(iter(pictures.values())).labels,
         curves=curves,
         figures=_reconstructions(pictures),
-        sections=end_to_end.published_section(config, is_embedded=dataset.name == "digits"),
+        sections=end_to_end.published_section(config, is_embedded=is_embedded(config)),
     )
     console.print(report.terminal_table(summaries, title=_title(job)))
     console.print(f"Report: {workdir / 'report.md'}", highlight=False)
@@ -319,14 +320,12 @@ def evaluate(
     anchor_images = plan.share(dataset.x_train[job.anchors])
     anchors = over_seeds(task.encode_anchors, plan)(variables, anchor_images)
     encode_all = over_seeds(lambda seed, images: task.encode(*seed, images), plan)
-    columns = {
-        row: end_to_end.stitching_columns(
-            end_to_end.translated(task.decode, translation), task.score, plan
-        )
-        for row, translation in end_to_end.read_as(job.config, name).items()
-    }
-    shared_anchors = plan.share(plan.unpad(anchors))
-    totals = dict.fromkeys(columns, 0.0)
+    rows = end_to_end.read_as(job.config, name)
+    readers = end_to_end.make_readers(
+        rows, task.decode, task.score, plan, variables, plan.unpad(anchors)
+    )
+    totals = dict.fromkeys(readers, 0.0)
+    alive = np.ones(plan.num_seeds, bool)
     pictures = None
     for start in range(0, len(dataset.x_test), size):
         # The last batch reaches back, so that one compiled program serves all of them.
@@ -336,15 +335,16 @@ def evaluate(
             "label": dataset.y_test[begin : begin + size],
         }
         spaces = plan.unpad(encode_all((variables, anchors), plan.share(batch["image"])))
-        shared = plan.share((spaces, shared_anchors)), plan.share(batch)
-        for row, column in columns.items():
-            scores = plan.unpad(column((variables, anchors), *shared))
+        alive &= end_to_end.is_alive(spaces)
+        shared = plan.share(spaces), plan.share(batch)
+        for row, reader in readers.items():
+            scores = plan.unpad(reader.columns(reader.decoders, *shared))
             fresh = np.asarray(scores, dtype=np.float64)[:, :, start - begin :]
             totals[row] = totals[row] + fresh.sum(axis=-1).T
         if pictures is None:
             pictures = _take_pictures(task, dataset, variables, np.asarray(spaces), batch)
     means = {row: total / len(dataset.x_test) for row, total in totals.items()}
-    return end_to_end.with_own_diagonal(means), pictures
+    return end_to_end.finished_grids(means, alive), pictures
 
 
 def _take_pictures(
@@ -376,7 +376,13 @@ def _one_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 def _title(job: Job) -> str:
     task = job.config.task.replace("_", " ").capitalize()
-    return f"{task} on {job.dataset.name}: zero-shot stitching"
+    name = end_to_end.dataset_title(job.dataset.name, is_embedded=is_embedded(job.config))
+    return f"{task} on {name}: zero-shot stitching"
+
+
+def is_embedded(config: ConfigDict) -> bool:
+    """Whether the data come with the package, and are not the user's."""
+    return not config.data.path and config.data.name == "digits"
 
 
 def _headline(job: Job) -> str:

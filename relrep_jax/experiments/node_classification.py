@@ -170,9 +170,14 @@ def prepare_graph(config: ConfigDict) -> tuple[GraphDataset, NodeData]:
     )
 
 
+SPARSE_BELOW = 0.02
+"""Features of which so few are not 0 are stored sparse."""
+
+
 def stored_features(features: np.ndarray) -> np.ndarray | BCOO:
-    """Features `[n, f]` as they are cheapest to multiply: sparse if a tenth or fewer are not 0."""
-    if np.count_nonzero(features) > features.size / 10:
+    """Features `[n, f]` as they are: or sparse where that is faster (measured on CPU, 64 features
+    wide: 10 times at 1.3 % that are not 0, half as fast at 9 %)."""
+    if np.count_nonzero(features) > SPARSE_BELOW * features.size:
         return features
     places = np.nonzero(features)
     return BCOO(

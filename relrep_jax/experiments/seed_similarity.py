@@ -156,7 +156,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
         figures=figures,
         sections=[
             ("Results", report.sheet_markdown(sheet)),
-            *end_to_end.published_section(config, is_embedded=_dataset(job).name == "digits"),
+            *end_to_end.published_section(config, is_embedded=image_stitching.is_embedded(config)),
         ],
         versions=report.environment("flax", "optax", "scipy"),
     )

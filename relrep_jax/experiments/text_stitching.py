@@ -232,6 +232,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         workdir,
         grids,
         summaries,
+        config=config,
         title=_title(job),
         intro=f"{_headline(job)}.",
         command=command,
@@ -276,7 +277,8 @@ def evaluate(
 
 
 def _title(job: Job) -> str:
-    return f"Text classifier on {job.dataset.name}: zero-shot stitching"
+    name = end_to_end.dataset_title(job.dataset.name, is_embedded=job.dataset.is_embedded)
+    return f"Text classifier on {name}: zero-shot stitching"
 
 
 def _headline(job: Job) -> str:

@@ -75,7 +75,15 @@ def sparse_product(matrix: BCOO, kernel: jax.Array) -> jax.Array:
 
     Returns:
         `[n, d]` in the kernel's dtype.
+
+    Raises:
+        ValueError: the matrix has dense or batch axes.
     """
+    if matrix.n_sparse != 2 or matrix.ndim != 2:
+        raise ValueError(
+            f"The matrix must be sparse in both of its two axes, got the shape {matrix.shape} with "
+            f"{matrix.n_batch} batch, {matrix.n_sparse} sparse and {matrix.n_dense} dense axes."
+        )
     rows, columns = matrix.indices.T
     parts = matrix.data[:, None].astype(kernel.dtype) * kernel[columns]
     return jax.ops.segment_sum(
@@ -344,7 +352,8 @@ class GraphClassifier(nnx.Module):
         """Features of all nodes to their latents.
 
         Args:
-            features: `[n, f]`; what is mostly zeros is several times as fast as a `BCOO` matrix.
+            features: `[n, f]`; a `BCOO` matrix of them is faster where hardly any is not 0, such
+                as bags of words.
             adjacency: of the n nodes: the normalised one for "gcn" and "gcnii", any for "gin".
             options: numbers or traced scalars.
             key: makes the dropout of a training step; None drops nothing.

@@ -25,7 +25,7 @@ def compare_grids(grids: Sequence[Grid]) -> list[tuple]:
         Rows in the order of `PAIRED_GRID_COLUMNS`: a difference is the mean of `representation`
         less that of `against`, and a pair is won by the better value, which of an error is the
         smaller one. Seeds that diverged under either are left out, and so are comparisons of
-        equal scores.
+        scores that are equal throughout, or that were compared already.
     """
     if len(grids) < 2:
         return []
@@ -33,7 +33,7 @@ def compare_grids(grids: Sequence[Grid]) -> list[tuple]:
     sign = 1 if metric.higher_is_better else -1
     means = [sign * summarize(grid).stitched_mean for grid in grids]
     best = int(np.nanargmax(means)) if np.isfinite(means).any() else 0
-    rows = []
+    rows, own_scores = [], set()
     for reference in dict.fromkeys((0, best)):
         for other, grid in enumerate(grids):
             if other == reference or (reference and not other):
@@ -43,6 +43,12 @@ def compare_grids(grids: Sequence[Grid]) -> list[tuple]:
                 first, second = (_cells(g, gone, kind) for g in (grid, grids[reference]))
                 if first.size and np.array_equal(first, second):
                     continue  # the same models, whose latents other decoders read otherwise
+                if kind == "non-stitched":
+                    # The own scores of a translation are those of the latents that it maps.
+                    key = (first.tobytes(), second.tobytes())
+                    if key in own_scores:
+                        continue
+                    own_scores.add(key)
                 test = paired_test(sign * first, sign * second)
                 test = test._replace(difference=sign * test.difference)
                 rows.append(
@@ -76,6 +82,7 @@ def paired_grids_sheet(rows: Sequence[tuple]) -> Sheet:
         f"Difference of the mean {metric.label}, tested over seeds with their own decoders, or "
         "over ordered pairs of seeds, which are not independent of one another: the p-values of "
         "stitched pairs are too small rather than too large, and none is corrected for the number "
-        "of tests.",
+        "of tests. The best representation to compare with is the one whose stitched mean is the "
+        "best in these very scores. Pairs whose scores are not finite are left out.",
         num_left=3,
     )
