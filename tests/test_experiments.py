@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
 from relrep_jax.experiments import config as config_room
 from relrep_jax.experiments import image_stitching
@@ -320,6 +321,39 @@ def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
     assert np.isfinite(good).all()
     bad = [float(r["value"]) for r in table if "1" in (r["encoder"], r["decoder"])]
     assert np.isnan(list(bad)).any()
+
+
+@pytest.mark.slow
+def test_a_classifier_that_diverged_has_no_accuracies_and_others_are_read_through_maps():
+    """An independent road to a cell that is mapped: ridge regression in float64."""
+    config = image_stitching.default_config()
+    del config.representations.relative_cosine
+    del config.representations.product
+    config.task, config.training.loss = "classifier", "cross_entropy"
+    config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 20
+    config.seeds.count, config.translations = 3, ("ridge",)
+    # Two batches, the second of which reaches back.
+    config.evaluation.batch_size = 200
+    job = image_stitching.prepare(config)
+    task, dataset = job.tasks["absolute"], job.dataset
+    seeds = jax.jit(jax.vmap(task.model.init))(jax.random.split(jax.random.key(0), 3))
+    broken = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), seeds)
+    grids, _ = image_stitching.evaluate(job, "absolute", task, broken)
+    assert list(grids) == ["absolute", "absolute_ridge"]
+    for grid in grids.values():
+        assert np.isnan(grid[1]).all()
+        assert np.isnan(grid[:, 1]).all()
+        assert np.isfinite(grid[::2, ::2]).all()
+        np.testing.assert_array_equal(np.diag(grid), np.diag(grids["absolute"]))
+
+    first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], seeds) for i in (0, 2))
+    encode = jax.jit(lambda v, x: task.model.apply(v, "encode", x / dataset.scale)[0])
+    anchors = dataset.x_train[job.anchors].astype(np.float32)
+    ridge = Ridge(alpha=1.0).fit(*(np.asarray(encode(v, anchors), float) for v in (first, second)))
+    test = np.asarray(encode(first, dataset.x_test.astype(np.float32)), float)
+    logits = task.decode(second, jnp.asarray(ridge.predict(test), jnp.float32))
+    expected = np.mean(np.argmax(np.asarray(logits), axis=1) == dataset.y_test)
+    assert grids["absolute_ridge"][0, 2] == pytest.approx(expected, abs=0.003)
 
 
 def _poisoned_train(original, seen):

@@ -20,6 +20,7 @@ from relrep_jax.models.graph import (
     identity_strength,
     normalized_adjacency,
     propagate,
+    sparse_product,
 )
 
 normalize = jax.jit(normalized_adjacency, static_argnums=1, static_argnames="self_loops")
@@ -278,6 +279,11 @@ def test_sparse_features_are_the_same_features(indices_sorted):
             program(variables, jnp.asarray(dense)),
             program(variables, sparse),
         )
+
+
+def test_features_with_dense_axes_are_refused():
+    with pytest.raises(ValueError, match="sparse in both of its two axes.* 1 dense axes"):
+        sparse_product(BCOO.fromdense(jnp.eye(3), n_dense=1), jnp.ones((3, 2)))
 
 
 def test_stored_entries_of_sparse_features_are_dropped():

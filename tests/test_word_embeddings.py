@@ -39,6 +39,7 @@ def test_relative_spaces_find_what_absolute_ones_cannot(tmp_path):
     assert "no words" in text
     assert "Published" not in text
     assert "pixels → frequencies: MRR@5" in text
+    assert "| top_40 | uniform | mrr |" in text
     assert "nearest to each of a 0, a 1, a 4, a 7 in pixels" in text
     assert (tmp_path / word_embeddings.CLUSTERS).stat().st_size > 10_000
 
@@ -75,6 +76,35 @@ def test_files(tmp_path):
         word_embeddings.prepare(config)
 
 
+def test_a_folder_of_two_files(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, width in (("a", 4), ("b", 6)):
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((50, width)))
+    (tmp_path / "vocabulary.txt").write_text("".join(f"w{i}\n" for i in range(49)) + "water\n")
+    config = small()
+    config.data.limit = 0
+    config.data.path = str(tmp_path)
+    job = word_embeddings.prepare(config)
+    assert job.names == ("a", "b")
+    assert job.clusters == {"water": 49}
+    config.data.source = config.data.target = str(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match="Set config.data.path, or"):
+        word_embeddings.prepare(config)
+    config.data.source = config.data.target = ""
+    np.save(tmp_path / "c.npy", np.ones((50, 3)))
+    with pytest.raises(ValueError, match=r"holds 3 files of vectors \(a, b, c\)"):
+        word_embeddings.prepare(config)
+    config.data.path, config.data.vocabulary = "", "words.txt"
+    with pytest.raises(ValueError, match="name their files too"):
+        word_embeddings.prepare(config)
+
+
+def test_few_digits():
+    config = small(count=2, choices=("uniform",))
+    config.data.limit, config.neighbours = 4, 2
+    assert list(word_embeddings.prepare(config).clusters) == ["a 0", "a 1"]
+
+
 def test_neighbourhoods():
     angles = np.deg2rad([0, 5, 10, 44, 90, 85, 180])
     space = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.arange(1, 8)[:, None]
@@ -103,17 +133,20 @@ def test_the_words_of_the_figure(tmp_path):
     with pytest.raises(ValueError, match="not a text file in UTF-8"):
         word_embeddings.prepare(config)
     vocabulary.write_text("school\nwater\n")
-    with pytest.raises(ValueError, match="has 2 lines, but there are 45 vectors"):
+    with pytest.raises(ValueError, match="has 2 lines, but there are 50 vectors"):
         word_embeddings.prepare(config)
-    words = ["#", "water", *(f"w{i}" for i in range(43)), "martial"]
-    vocabulary.write_text("\n".join(words))
+    # Ends of lines to splitlines, but parts of words; and a blank word.
+    words = ["#", "", "a\x85b", "foo\u2028", "water", *(f"w{i}" for i in range(44)), "martial"]
+    vocabulary.write_text("\n".join(words), encoding="utf-8")
     job = word_embeddings.prepare(config)
     # The last line is beyond the limit.
-    assert job.clusters == {"water": 1}
+    assert job.clusters == {"water": 4}
     report = word_embeddings.run(job, tmp_path / "run", Console(quiet=True))
     assert "Not among the words: school, ferrari, martial." in report.read_text()
+    config.clusters.size = 1
+    word_embeddings.run(job, tmp_path / "one", Console(quiet=True))
     config.clusters.words = ("ferrari",)
-    with pytest.raises(ValueError, match="None of config.clusters.words .* such as '#', 'water'"):
+    with pytest.raises(ValueError, match="None of config.clusters.words .* such as '#', ''"):
         word_embeddings.prepare(config)
 
 

@@ -17,6 +17,6 @@ def get_config():
     config = default_config()
     config.model.layer = "gcn"
     config.model.num_layers = 2
-    config.seeds.count = 5
+    config.seeds.count = 10
     config.translations = ("orthogonal", "ridge")
     return config

@@ -18,6 +18,7 @@ from relrep_jax.projection import PAPER_SIMILARITIES
 
 def get_config():
     config = default_config()
+    config.translations = ("orthogonal", "ridge")
     del config.representations.relative_cosine
     del config.representations.product
     for size in (4, 3, 2, 1):

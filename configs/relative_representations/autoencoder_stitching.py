@@ -9,7 +9,7 @@ paper's two representations.
         --config.data.path=mnist.npz --config.model.channels="(32, 64, 128, 256)" \
         --config.model.latent_dim=256 --config.anchors.count=500 --config.training.epochs=60
 
-For variational autoencoders, `--config.task=variational_autoencoder`.
+Variational ones: `variational_autoencoder_stitching.py`.
 """
 
 from relrep_jax.experiments.image_stitching import default_config

@@ -19,6 +19,7 @@ from relrep_jax.experiments.graph_stitching import default_config
 
 def get_config():
     config = default_config()
+    config.translations = ("orthogonal", "ridge")
     del config.representations.product
     config.model.layer = "gcnii"
     config.model.num_layers = 32

@@ -15,6 +15,7 @@ from relrep_jax.experiments.text_stitching import default_config
 
 def get_config():
     config = default_config()
+    config.translations = ("orthogonal", "ridge")
     config.published = (
         "Table 5 of the paper, TREC, weighted F1 in percent with pretrained encoders of different "
         "architectures: absolute 91.70 and 21.49 stitched, relative 88.08 and 75.89. Here the "

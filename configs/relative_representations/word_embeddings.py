@@ -3,9 +3,10 @@
 Moschella et al. 2023 (arXiv 2209.15430), section 4.1 and Table 1: 300 anchors, 10 seeds, k = 10.
 
     python train.py --config=configs/relative_representations/word_embeddings.py \
-        --config.data.source=glove_50d.npy --config.data.target=word2vec_300d.npy
+        --config.data.path=words
 
-Without files it runs on two views of the embedded digits.
+The folder has two files of vectors, and perhaps vocabulary.txt with their words. Without files
+it runs on two views of the embedded digits.
 """
 
 from relrep_jax.experiments.word_embeddings import default_config

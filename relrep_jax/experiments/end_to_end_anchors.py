@@ -6,6 +6,7 @@ collapse. The half with frozen encoders is `number_of_anchors`.
 """
 
 import dataclasses
+import itertools
 import shlex
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     report.write_csv(workdir / "tables" / "accuracy.csv", COLUMNS, rows)
     report.write_json(workdir / "tables" / "accuracy.json", COLUMNS, rows)
     sheets = [_sheet(grids, kind, not job.config.data.path) for kind in KINDS]
+    if len(seeds) > 1 and len(job.runs) > 1:
+        sheets.append(_step_sheet(grids))
     for sheet in sheets:
         console.print(report.sheet_terminal(sheet))
     path = report.write_report(
@@ -155,6 +158,24 @@ def _sheet(grids: dict[str, dict[int, np.ndarray]], kind: str, is_embedded: bool
         rows,
         f"In percent, mean ± standard deviation over {number} "
         + ("seeds." if kind == "non_stitched" else "heads of the mean over other encoders."),
+    )
+
+
+def _step_sheet(grids: dict[str, dict[int, np.ndarray]]) -> report.Sheet:
+    """Each number of anchors against the one before it."""
+    rows = []
+    for name, by_count in grids.items():
+        for kind in KINDS:
+            scores = {count: by_seed(grid, kind) for count, grid in by_count.items()}
+            for before, after in itertools.pairwise(scores):
+                cells = report.paired_cells(report.paired_test(scores[after], scores[before]))
+                rows.append([name, kind.replace("_", "-"), f"{before} → {after}", *cells])
+    return report.Sheet(
+        "More anchors, step by step",
+        ("Representation", "Heads", "Anchors", *report.PAIRED_HEADER),
+        rows,
+        "Difference in percentage points, tested over seeds.",
+        num_left=3,
     )
 
 

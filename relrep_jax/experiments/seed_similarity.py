@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
         figures=figures,
         sections=[
             ("Results", report.sheet_markdown(sheet)),
+            *((s.title, report.sheet_markdown(s)) for s in _comparisons(rows, config.similarities)),
             *end_to_end.published_section(config, is_embedded=image_stitching.is_embedded(config)),
         ],
         versions=report.environment("flax", "optax", "scipy"),
@@ -237,6 +239,34 @@ def _sheet(job: Job, summary: list[tuple]) -> report.Sheet:
         "as they are.",
         num_left=2,
     )
+
+
+def _comparisons(rows: list[tuple], similarities: Sequence[str]) -> list[report.Sheet]:
+    """Every other distance against the first one, on the same pairs of seeds."""
+    scores: dict[tuple, list[float]] = {}
+    for model, space, measure, _, _, value in rows:
+        scores.setdefault((model, space, measure), []).append(value)
+    first, *others = similarities
+    models = list(dict.fromkeys(row[0] for row in rows))
+    if not others or len(rows) <= len(scores):
+        return []
+    body = []
+    for model in models:
+        for space in others:
+            for measure in ("pearson", "linear_cka"):
+                pair = (np.array(scores[model, name, measure]) for name in (space, first))
+                cells = report.paired_cells(report.paired_test(*pair))
+                body.append([model.replace("_", " "), space, first, LABELS[measure], *cells])
+    return [
+        report.Sheet(
+            "Paired comparisons",
+            ("Model", "Space", "Against", "Measure", *report.PAIRED_HEADER),
+            body,
+            "Difference of the means in hundredths, tested over pairs of seeds, which share seeds "
+            "and are not independent: the p-values are too small rather than too large.",
+            num_left=4,
+        )
+    ]
 
 
 def _figures(

@@ -22,7 +22,7 @@ from relrep_jax import anchors as anchor_choice
 from relrep_jax import measures, report, transforms
 from relrep_jax.checks import lookup
 from relrep_jax.data.base import DatasetError, opening
-from relrep_jax.data.latents import TRAIN_PART, load_latents
+from relrep_jax.data.latents import TRAIN_PART, load_folder, load_latents
 from relrep_jax.data.views import digit_views
 from relrep_jax.experiments.anchor_choices import CHOICES
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
@@ -53,11 +53,15 @@ def default_config() -> ConfigDict:
     config.scale = "full"
 
     config.data = ConfigDict()
-    # Two files of vectors [words, d], row i the same word in both, most frequent first. Empty:
-    # two views of the embedded digits (pixels and frequencies), which are no words.
+    # A folder with two files of vectors [words, d], row i the same word in both, most frequent
+    # first, and perhaps vocabulary.txt. Without any file: two views of the embedded digits
+    # (pixels and frequencies), which are no words.
+    config.data.path = ""
+    # Or the two files themselves.
     config.data.source = ""
     config.data.target = ""
-    # A text file with the words, row i on line i, to show some in a figure; empty: no figure.
+    # A text file with the words, row i on line i, to show some in a figure; empty: that of the
+    # folder, if it has one.
     config.data.vocabulary = ""
     # Only the first so many words; 0: all.
     config.data.limit = 0
@@ -117,7 +121,20 @@ def prepare(config: ConfigDict) -> Job:
     )
     if bool(config.data.source) != bool(config.data.target):
         raise ConfigError("Set both config.data.source and config.data.target, or none of them.")
-    if config.data.source:
+    if config.data.path and config.data.source:
+        raise ConfigError("Set config.data.path, or config.data.source and config.data.target.")
+    is_embedded = not (config.data.path or config.data.source)
+    if is_embedded and config.data.vocabulary:
+        raise ConfigError("config.data.vocabulary has the words of vectors: name their files too.")
+    if config.data.path:
+        found = load_folder(config.data.path)
+        if len(found) != 2:
+            raise ConfigError(
+                f"config.data.path: {config.data.path} holds {len(found)} files of vectors "
+                f"({', '.join(found)}). Name two with config.data.source and config.data.target."
+            )
+        names, spaces = tuple(found), tuple(found.values())
+    elif config.data.source:
         source, target = load_latents(config.data.source), load_latents(config.data.target)
         names, spaces = (source.name, target.name), (source.array, target.array)
     else:
@@ -130,7 +147,8 @@ def prepare(config: ConfigDict) -> Job:
             f"Row i must be the same word in both files, but {names[0]} has {len(spaces[0])} rows "
             f"and {names[1]} has {len(spaces[1])}."
         )
-    limit = config.data.limit or len(spaces[0])
+    num_rows = len(spaces[0])
+    limit = config.data.limit or num_rows
     spaces = tuple(np.asarray(space[:limit], np.float32) for space in spaces)
     words = len(spaces[0])
     anchor_choice.check_num_anchors(words, config.anchors.count)
@@ -149,34 +167,42 @@ def prepare(config: ConfigDict) -> Job:
             )
         if not top:
             lookup("choice of anchors", choice, CHOICES)
-    if not config.data.source:
+    vocabulary = config.data.vocabulary
+    if config.data.path and not vocabulary:
+        beside = Path(config.data.path) / "vocabulary.txt"
+        vocabulary = str(beside) if beside.exists() else ""
+    if is_embedded:
         classes = digits.labels[train][:words].tolist()
-        clusters = {f"a {digit}": classes.index(digit) for digit in (0, 1, 4, 7)}
-    elif config.data.vocabulary:
-        clusters = _rows_of_words(config, words)
+        clusters = {
+            f"a {digit}": classes.index(digit) for digit in (0, 1, 4, 7) if digit in classes
+        }
+    elif vocabulary:
+        clusters = _rows_of_words(config, Path(vocabulary), num_rows, words)
     else:
         clusters = {}
-    return Job(config, names, spaces, not config.data.source, clusters)
+    return Job(config, names, spaces, is_embedded, clusters)
 
 
-def _rows_of_words(config: ConfigDict, count: int) -> dict[str, int]:
-    """The words of the figure that are among the first `count` of the vocabulary, with their rows.
+def _rows_of_words(config: ConfigDict, file: Path, num_rows: int, count: int) -> dict[str, int]:
+    """The words of the figure that are among the first `count` of `num_rows`, with their rows.
 
     Raises:
-        ConfigError: the file has too few lines, or none of the words.
+        ConfigError: the file has more or fewer lines than there are rows, or none of the words.
         DatasetError: the file cannot be read as text.
     """
-    file = Path(config.data.vocabulary)
     try:
         with opening(file):
-            vocabulary = file.read_text(encoding="utf-8").splitlines()[:count]
+            text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file} is not a text file in UTF-8: {error}.") from error
-    if len(vocabulary) < count:
+    # Not splitlines: words may hold the rarer characters that it takes for ends of lines.
+    vocabulary = text.removesuffix("\n").replace("\r\n", "\n").removesuffix("\r").split("\n")
+    if len(vocabulary) != num_rows:
         raise ConfigError(
-            f"config.data.vocabulary: {file} has {len(vocabulary)} lines, but there are {count} "
-            "vectors: line i is the word of row i."
+            f"config.data.vocabulary: {file} has {len(vocabulary)} lines, but there are "
+            f"{num_rows} vectors: line i is the word of row i."
         )
+    vocabulary = vocabulary[:count]
     rows = {word: row for row, word in reversed(list(enumerate(vocabulary)))}
     found = {word: rows[word] for word in config.clusters.words if word in rows}
     if not found:
@@ -255,7 +281,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     report.write_json(workdir / "tables" / "scores.json", COLUMNS, rows)
     report.write_csv(workdir / "tables" / "summary.csv", SUMMARY_COLUMNS, summary)
     console.print(terminal_table(job, summary))
-    path = _write_report(job, workdir, summary, command)
+    sheet = comparison_sheet(rows, config.anchors.choices)
+    path = _write_report(job, workdir, summary, sheet, command)
     console.print(f"Tables and report: {workdir}", highlight=False)
     return path
 
@@ -288,7 +315,7 @@ def _draw_clusters(job: Job, relative: list[jax.Array], workdir: Path) -> None:
     }
     # To one size: how far words of one embedding lie from one another says nothing here.
     shown = {
-        name: [plane / plane.std() for plane in report.project_jointly(pair)]
+        name: [plane / (plane.std() or 1.0) for plane in report.project_jointly(pair)]
         for name, pair in rows.items()
     }
     names = [word for i, word in enumerate(job.clusters) if i in owners]
@@ -303,8 +330,9 @@ def _clusters_caption(job: Job) -> str:
         [] if job.is_embedded else [w for w in config.clusters.words if w not in job.clusters]
     )
     own = job.spaces[0].shape[1] != job.spaces[1].shape[1]
+    size = min(config.clusters.size, len(job.spaces[0]))
     return (
-        f"The {config.clusters.size} {what} nearest to each of {', '.join(job.clusters)} in "
+        f"The {size} {what} nearest to each of {', '.join(job.clusters)} in "
         f"{job.names[0]}, and the same {what} in {job.names[1]}: as they are and relative to "
         f"{config.anchors.count} {config.anchors.choices[0]} anchors, by the principal axes of "
         f"the first space{' (absolute: each its own)' if own else ''}, brought to one size."
@@ -378,11 +406,37 @@ def terminal_table(job: Job, summary: list[tuple]) -> Table:
     return table
 
 
-def _write_report(job: Job, workdir: Path, summary: list[tuple], command: str) -> Path:
+def comparison_sheet(rows: list[tuple], choices: Sequence[str]) -> report.Sheet | None:
+    """Every choice of anchors against the first, seed by seed and in both directions."""
+    scores: dict[tuple, list[float]] = {}
+    for choice, _, _, _, metric, value in rows:
+        scores.setdefault((choice, metric), []).append(value)
+    first, *others = choices
+    if not others or len(scores[first, METRICS[0]]) < 4:
+        return None
+    body = []
+    for choice in others:
+        for metric in METRICS:
+            test = report.paired_test(*(np.array(scores[c, metric]) for c in (choice, first)))
+            body.append([choice, first, metric, *report.paired_cells(test)])
+    return report.Sheet(
+        "Paired comparisons",
+        ("Anchors", "Against", "Metric", *report.PAIRED_HEADER),
+        body,
+        "Difference of the means in hundredths, tested over seeds and directions.",
+        num_left=3,
+    )
+
+
+def _write_report(
+    job: Job, workdir: Path, summary: list[tuple], sheet: report.Sheet | None, command: str
+) -> Path:
     header, body = _cells(job, summary)
     lines = [header, [":---", *["---:"] * (len(header) - 1)], *body]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     sections = [("Results", f"{table}\n{_caption(job)}")]
+    if sheet:
+        sections.append((sheet.title, report.sheet_markdown(sheet)))
     if not job.is_embedded:
         sections.append(("Published", PUBLISHED))
     return report.write_report(

@@ -1,0 +1,22 @@
+"""A5: zero-shot stitching of variational autoencoders, absolute against relative.
+
+Moschella et al. 2023 (arXiv 2209.15430), section 4.2 and Table 2: as `autoencoder_stitching.py`,
+with a Kullback-Leibler term; what crosses is the mean code.
+
+    python train.py --config=configs/relative_representations/variational_autoencoder_stitching.py \
+        --config.data.path=mnist.npz --config.model.channels="(32, 64, 128, 256)" \
+        --config.model.latent_dim=256 --config.anchors.count=500 --config.training.epochs=60
+
+Without a file it runs on the embedded digits.
+"""
+
+from relrep_jax.experiments.image_stitching import default_config
+
+
+def get_config():
+    config = default_config()
+    del config.representations.product
+    config.task = "variational_autoencoder"
+    config.seeds.count = 6
+    config.translations = ("orthogonal", "ridge")
+    return config
