@@ -273,10 +273,17 @@ def translation_maps(translation: str, plan: SeedPlan, anchors: Any) -> Any:
         The maps' parameters with leading axes of decoders (padded) and encoders.
     """
     fit = translations.get(translation).fit
-    fit_all = over_seeds(
-        lambda target, sources: jax.vmap(lambda source: fit(source, target))(sources), plan
-    )
-    return fit_all(plan.pad(anchors), plan.share(anchors))
+
+    @jax.jit
+    def fit_all(anchors):
+        # One after another on one device: batched decompositions on several CPU devices at once
+        # wait for one another for ever (each for threads that the others hold; jaxlib 0.10).
+        def to(target):
+            return jax.lax.map(lambda source: fit(source, target), anchors)
+
+        return jax.lax.map(to, anchors)
+
+    return plan.pad(fit_all(jax.device_put(anchors, plan.mesh.devices.flat[0])))
 
 
 def translated_columns(
