@@ -254,7 +254,7 @@ def bag_of_words(seed=0):
     return x, BCOO.fromdense(x)
 
 
-@pytest.mark.parametrize("indices_sorted", [True, False])
+@pytest.mark.parametrize("indices_sorted", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_sparse_features_are_the_same_features(indices_sorted):
     edges, _ = random_graph()
     adjacency = normalize(edges, NODES)

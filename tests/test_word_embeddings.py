@@ -115,6 +115,7 @@ def test_neighbourhoods():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_words_of_the_figure(tmp_path):
     rng = np.random.default_rng(0)
     for name, width in (("a", 4), ("b", 6)):
