@@ -453,5 +453,7 @@ def test_real_mnist_from_a_file(task, tmp_path):
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     table = rows(tmp_path / "run" / "tables" / "stitching.csv")
-    assert len(table) == 3 * 4
+    names = {"absolute", "absolute_orthogonal", "absolute_ridge", "relative_cosine", "product"}
+    assert {r["representation"] for r in table} == names
+    assert len(table) == len(names) * 4
     assert all(np.isfinite(float(r["value"])) for r in table)
