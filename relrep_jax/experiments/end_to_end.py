@@ -303,8 +303,8 @@ def translated_columns(
     return over_seeds(column, plan)
 
 
-class Reader(NamedTuple):
-    """One row of the tables: how decoders read every encoder's spaces.
+class RowScorer(NamedTuple):
+    """What scores one row of the tables: decoders, and how they read every encoder's spaces.
 
     Attributes:
         columns: `(decoders, spaces, targets) -> scores [decoders, encoders, ...]`, compiled.
@@ -315,15 +315,15 @@ class Reader(NamedTuple):
     decoders: Any
 
 
-def make_readers(
+def make_row_scorers(
     rows: Mapping[str, str],
     decode: Decode,
     score: Score,
     plan: SeedPlan,
     variables: Variables,
     anchors: Any,
-) -> dict[str, Reader]:
-    """The readers of one representation's rows.
+) -> dict[str, RowScorer]:
+    """The scorers of one representation's rows.
 
     Args:
         rows: names with their translations (`read_as`).
@@ -333,12 +333,12 @@ def make_readers(
         anchors: `[seeds, m, d]`, the latents of the anchors; needed for translations alone.
     """
     return {
-        row: Reader(
+        row: RowScorer(
             translated_columns(decode, score, plan, translation),
             (variables, translation_maps(translation, plan, anchors)),
         )
         if translation
-        else Reader(stitching_columns(decode, score, plan), variables)
+        else RowScorer(stitching_columns(decode, score, plan), variables)
         for row, translation in rows.items()
     }
 
@@ -373,8 +373,8 @@ def accuracy_grids(
 
     shared = plan.share(spaces), plan.share(labels)
     grids = {}
-    for row, reader in make_readers(rows, decode, is_correct, plan, variables, anchors).items():
-        scores = plan.unpad(reader.columns(reader.decoders, *shared))
+    for row, scorer in make_row_scorers(rows, decode, is_correct, plan, variables, anchors).items():
+        scores = plan.unpad(scorer.columns(scorer.decoders, *shared))
         grids[row] = np.asarray(scores, np.float64).mean(axis=-1).T
     return finished_grids(grids, is_alive(spaces))
 

@@ -321,10 +321,10 @@ def evaluate(
     anchors = over_seeds(task.encode_anchors, plan)(variables, anchor_images)
     encode_all = over_seeds(lambda seed, images: task.encode(*seed, images), plan)
     rows = end_to_end.read_as(job.config, name)
-    readers = end_to_end.make_readers(
+    scorers = end_to_end.make_row_scorers(
         rows, task.decode, task.score, plan, variables, plan.unpad(anchors)
     )
-    totals = dict.fromkeys(readers, 0.0)
+    totals = dict.fromkeys(scorers, 0.0)
     alive = np.ones(plan.num_seeds, bool)
     pictures = None
     for start in range(0, len(dataset.x_test), size):
@@ -337,8 +337,8 @@ def evaluate(
         spaces = plan.unpad(encode_all((variables, anchors), plan.share(batch["image"])))
         alive &= end_to_end.is_alive(spaces)
         shared = plan.share(spaces), plan.share(batch)
-        for row, reader in readers.items():
-            scores = plan.unpad(reader.columns(reader.decoders, *shared))
+        for row, scorer in scorers.items():
+            scores = plan.unpad(scorer.columns(scorer.decoders, *shared))
             fresh = np.asarray(scores, dtype=np.float64)[:, :, start - begin :]
             totals[row] = totals[row] + fresh.sum(axis=-1).T
         if pictures is None:

@@ -229,9 +229,11 @@ def _sheet(job: Job, summary: list[tuple]) -> report.Sheet:
             mean, std, _ = found[model, space, measure]
             cells.append(f"{mean:.3f}" + ("" if math.isnan(std) else f" ± {std:.3f}"))
         body.append(cells)
-    name = _dataset(job).name
+    name = end_to_end.dataset_title(
+        _dataset(job).name, is_embedded=image_stitching.is_embedded(job.config)
+    )
     return report.Sheet(
-        "Similarity of seeds" + (" (embedded digits)" if name == "digits" else f", {name}"),
+        f"Similarity of seeds, {name}",
         ("Model", "Space", *(LABELS[measure] for measure in MEASURES)),
         body,
         f"Mean ± standard deviation over {pairs} pairs of seeds. Pearson and Spearman over all "
