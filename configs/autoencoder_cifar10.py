@@ -20,6 +20,7 @@ def get_config():
     config.anchors.count = 500
     config.seeds.count = 6
     config.translations = ("orthogonal", "ridge")
+    config.evaluation.metrics = ("psnr", "ssim", "ergas")
     config.training.epochs = 60
     config.checkpoint.every = 1
     return config

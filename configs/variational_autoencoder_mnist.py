@@ -17,6 +17,7 @@ def get_config():
     config.anchors.count = 500
     config.seeds.count = 6
     config.translations = ("orthogonal", "ridge")
+    config.evaluation.metrics = ("psnr", "ssim", "ergas")
     config.training.epochs = 60
     config.training.loss = "mse"
     config.training.kl_weight = 0.025

@@ -18,6 +18,7 @@ from sklearn.linear_model import Ridge
 
 from relrep_jax.experiments import config as config_room
 from relrep_jax.experiments import image_stitching
+from relrep_jax.experiments.image_quality import psnr, ssim
 from relrep_jax.stitching import stitching_grid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,6 +194,15 @@ BAD = {
         ["--config.representations.product.aggregation=mean"],
         "Known: concatenation, mlp_sum, self_attention, sum, weighted_average",
     ),
+    "unknown metric": (["--config.evaluation.metrics=('pnsr',)"], "Did you mean 'psnr'"),
+    "metric of a classifier": (
+        [
+            "--config.task=classifier",
+            "--config.training.loss=cross_entropy",
+            "--config.evaluation.metrics=('psnr',)",
+        ],
+        "a classifier makes none",
+    ),
     "unknown task": (["--config.task=gan"], "Known: autoencoder, classifier"),
     "unknown loss": (["--config.training.loss=l1"], "Known: mse, optimal_sigma"),
     "unknown strategy": (["--config.seeds.axis=pmap"], "Known: auto, map, vmap"),
@@ -338,8 +348,9 @@ def test_a_classifier_that_diverged_has_no_accuracies_and_others_are_read_throug
     task, dataset = job.tasks["absolute"], job.dataset
     seeds = jax.jit(jax.vmap(task.model.init))(jax.random.split(jax.random.key(0), 3))
     broken = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), seeds)
-    grids, _ = image_stitching.evaluate(job, "absolute", task, broken)
-    assert list(grids) == ["absolute", "absolute_ridge"]
+    found, _ = image_stitching.evaluate(job, "absolute", task, broken)
+    assert list(found) == ["absolute", "absolute_ridge"]
+    grids = {row: scores["accuracy"] for row, scores in found.items()}
     for grid in grids.values():
         assert np.isnan(grid[1]).all()
         assert np.isnan(grid[:, 1]).all()
@@ -354,6 +365,46 @@ def test_a_classifier_that_diverged_has_no_accuracies_and_others_are_read_throug
     logits = task.decode(second, jnp.asarray(ridge.predict(test), jnp.float32))
     expected = np.mean(np.argmax(np.asarray(logits), axis=1) == dataset.y_test)
     assert grids["absolute_ridge"][0, 2] == pytest.approx(expected, abs=0.003)
+
+
+def test_further_scores_of_reconstructions_are_those_of_each_pair():
+    config = image_stitching.default_config()
+    del config.representations.relative_cosine
+    config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 20
+    config.seeds.count = 2
+    # Two batches, the second of which reaches back.
+    config.evaluation.batch_size, config.evaluation.metrics = 200, ("ssim", "psnr")
+    job = image_stitching.prepare(config)
+    for name, task in job.tasks.items():
+        seeds = jax.vmap(task.model.init)(jax.random.split(jax.random.key(0), 2))
+        scores = image_stitching.evaluate(job, name, task, seeds)[0][name]
+        assert list(scores) == ["mse", "ssim", "psnr"]
+        first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], seeds) for i in (0, 1))
+        anchors = task.encode_anchors(first, job.dataset.x_train[job.anchors])
+        made = task.decode(second, task.encode(first, anchors, job.dataset.x_test))
+        images = job.dataset.x_test.astype(np.float32) / job.dataset.scale
+        assert scores["ssim"][0, 1] == pytest.approx(float(ssim(made, images).mean()), rel=1e-4)
+        assert scores["psnr"][0, 1] == pytest.approx(float(psnr(made, images).mean()), rel=1e-4)
+        error = np.mean((np.asarray(made, np.float64) - images) ** 2)
+        assert scores["mse"][0, 1] == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_further_scores_have_a_table_of_their_own(tmp_path, capsys):
+    metrics = "--config.evaluation.metrics=('psnr', 'ergas')"
+    assert train(*SMALL, metrics, f"--workdir={tmp_path / 'run'}") == 0
+    assert "Further scores" in capsys.readouterr().out
+    report = (tmp_path / "run" / "report.md").read_text()
+    results, further = report.split("## Results")[1].split("## Further scores")
+    assert "MSE" in results.split("##")[0]
+    assert "PSNR" not in results.split("##")[0]
+    assert "PSNR (dB)" in further.split("##")[0]
+    assert "ERGAS" in further.split("##")[0]
+    summary = rows(tmp_path / "run" / "tables" / "summary.csv")
+    assert [r["metric"] for r in summary] == ["mse"] * 3 + ["psnr"] * 3 + ["ergas"] * 3
+    assert len(rows(tmp_path / "run" / "tables" / "stitching.csv")) == 3 * 3 * 9
+    compared = rows(tmp_path / "run" / "tables" / "comparisons.csv")
+    assert {r["metric"] for r in compared} == {"mse"}
 
 
 def _poisoned_train(original, seen):

@@ -20,4 +20,5 @@ def get_config():
     del config.representations.product
     config.seeds.count = 6
     config.translations = ("orthogonal", "ridge")
+    config.evaluation.metrics = ("psnr", "ssim", "ergas")
     return config

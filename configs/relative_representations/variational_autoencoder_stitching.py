@@ -19,4 +19,5 @@ def get_config():
     config.task = "variational_autoencoder"
     config.seeds.count = 6
     config.translations = ("orthogonal", "ridge")
+    config.evaluation.metrics = ("psnr", "ssim", "ergas")
     return config

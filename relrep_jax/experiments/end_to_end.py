@@ -7,7 +7,7 @@ to train, the training itself, and its tables, figures and report.
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -41,6 +41,10 @@ MINIMUM = {
 """What the numbers of the shared fields must reach."""
 MAX_SPACES = 5
 MAX_POINTS = 1000
+FURTHER_SCORES = "Further scores"
+"""Heading of the table of all metrics but the leading one."""
+
+_Scored = TypeVar("_Scored", report.Grid, report.Summary)
 
 
 def representation_config(
@@ -437,7 +441,8 @@ def write_results(
 
     Args:
         workdir: where they go.
-        grids, summaries: one a row of the tables.
+        grids, summaries: one a row of the tables and a metric, those of the leading metric first;
+            figures and comparisons show that one alone.
         config: of the experiment.
         title, intro, command: of the report.
         spaces: representation to what `shown_spaces` gives.
@@ -451,6 +456,8 @@ def write_results(
     report.write_stitching_json(tables / "stitching.json", grids)
     report.write_summary_csv(tables / "summary.csv", summaries)
     report.write_summary_json(tables / "summary.json", summaries)
+    summaries, further = split_by_metric(summaries)
+    grids, _ = split_by_metric(grids)
     projected = {name: report.project_jointly(parts) for name, parts in spaces.items() if parts}
     shared = [
         (
@@ -485,6 +492,8 @@ def write_results(
             "so that these scores are the representation's own."
         )
         sections.insert(0, ("Translations", text))
+    if further:
+        sections.insert(0, (FURTHER_SCORES, report.markdown_table(further).strip()))
     compared = report.compare_grids(grids) if len(grids[0].encoders) > 1 else []
     if compared:
         columns = report.PAIRED_GRID_COLUMNS
@@ -510,6 +519,12 @@ def write_results(
         sections=[*sections, files],
         versions=report.environment("flax", "optax"),
     )
+
+
+def split_by_metric(rows: list[_Scored]) -> tuple[list[_Scored], list[_Scored]]:
+    """Grids or summaries of the first one's metric, and those of all others."""
+    leading = [row for row in rows if row.metric == rows[0].metric]
+    return leading, [row for row in rows if row.metric != rows[0].metric]
 
 
 def dataset_title(name: str, *, is_embedded: bool) -> str:

@@ -76,6 +76,8 @@ def default_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     # Test samples encoded at once.
     config.evaluation.batch_size = 1000
+    # Further scores of reconstructions, beside the mean squared error: psnr | ssim | ergas
+    config.evaluation.metrics = ()
     return config
 
 
@@ -194,8 +196,14 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
             variables = train(job, name, task, data, workdir, log, progress)
             found, pictures[name] = evaluate(job, name, task, variables)
             labels = tuple(map(str, job.seeds))
-            grids += [report.Grid(row, task.metric, x, labels, labels) for row, x in found.items()]
+            grids += [
+                report.Grid(row, metric, values, labels, labels)
+                for row, scores in found.items()
+                for metric, values in scores.items()
+            ]
             curves[name] = log.curves(name)
+    metrics = next(iter(job.tasks.values())).metrics
+    grids.sort(key=lambda grid: metrics.index(grid.metric))
     summaries = [report.summarize(grid) for grid in grids]
     end_to_end.write_results(
         workdir,
@@ -211,7 +219,10 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         figures=_reconstructions(pictures),
         sections=end_to_end.published_section(config, is_embedded=is_embedded(config)),
     )
-    console.print(report.terminal_table(summaries, title=_title(job)))
+    leading, further = end_to_end.split_by_metric(summaries)
+    console.print(report.terminal_table(leading, title=_title(job)))
+    if further:
+        console.print(report.terminal_table(further, title=end_to_end.FURTHER_SCORES))
     console.print(f"Report: {workdir / 'report.md'}", highlight=False)
     return summaries
 
@@ -303,7 +314,7 @@ MAX_IMAGES = 10
 
 def evaluate(
     job: Job, name: str, task: Task, variables: Variables
-) -> tuple[dict[str, np.ndarray], Pictures]:
+) -> tuple[dict[str, dict[str, np.ndarray]], Pictures]:
     """Every encoder with every decoder on the test split.
 
     Args:
@@ -311,8 +322,8 @@ def evaluate(
         variables: the models, with a leading seed axis.
 
     Returns:
-        Scores `[encoders, decoders]` by row of the tables, means over the test split; and what
-        the figures show.
+        Scores `[encoders, decoders]` by row of the tables and by metric, means over the test
+        split; and what the figures show.
     """
     plan, dataset = job.plan, job.dataset
     size = min(job.config.evaluation.batch_size, len(dataset.x_test))
@@ -340,18 +351,22 @@ def evaluate(
         for row, scorer in scorers.items():
             scores = plan.unpad(scorer.columns(scorer.decoders, *shared))
             fresh = np.asarray(scores, dtype=np.float64)[:, :, start - begin :]
-            totals[row] = totals[row] + fresh.sum(axis=-1).T
+            totals[row] = totals[row] + fresh.sum(axis=2).swapaxes(0, 1)
         if pictures is None:
             pictures = _take_pictures(task, dataset, variables, np.asarray(spaces), batch)
-    means = {row: total / len(dataset.x_test) for row, total in totals.items()}
-    return end_to_end.finished_grids(means, alive), pictures
+    grids: dict[str, dict[str, np.ndarray]] = {row: {} for row in totals}
+    for k, metric in enumerate(task.metrics):
+        means = {row: total[..., k] / len(dataset.x_test) for row, total in totals.items()}
+        for row, values in end_to_end.finished_grids(means, alive).items():
+            grids[row][metric] = values
+    return grids, pictures
 
 
 def _take_pictures(
     task: Task, dataset: ImageDataset, variables: Variables, spaces: np.ndarray, batch: Any
 ) -> Pictures:
     shown = Pictures(batch["label"], end_to_end.shown_spaces(spaces))
-    if task.metric != "mse":
+    if task.metrics[0] != "mse":
         return shown
     chosen = _one_of_each_class(batch["label"], MAX_IMAGES)
     # The samples are the axis before the last, in latents [n, d] and in products [s, n, m].

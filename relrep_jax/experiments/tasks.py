@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from relrep_jax.checks import lookup
 from relrep_jax.data import ImageDataset
+from relrep_jax.experiments.config import ConfigError
+from relrep_jax.experiments.image_quality import IMAGE_METRICS
 from relrep_jax.models import Autoencoder, Classifier, VariationalAutoencoder
 from relrep_jax.models.functional import PureModel, Variables, functional
 from relrep_jax.models.representation import Representation, represent
@@ -26,16 +28,16 @@ class Task(NamedTuple):
 
     Attributes:
         model: the model as pure functions.
-        metric: what `score` is called in tables.
+        metrics: what the scores are called in tables, the leading one first.
         loss: training loss of one seed; its context is the anchors' images.
         encode_anchors: `(variables, anchor images) -> [m, d]`.
         encode: `(variables, anchor latents, images) -> space`, which crosses between models.
         decode: `(variables, space) -> prediction`.
-        score: `(prediction, batch) -> [n]`, a score each sample, its mean being the metric.
+        score: `(prediction, batch) -> [n, metrics]`, a metric being its mean over samples.
     """
 
     model: PureModel
-    metric: str
+    metrics: tuple[str, ...]
     loss: Loss
     encode_anchors: Callable[[Variables, jax.Array], jax.Array]
     encode: Callable[[Variables, jax.Array, jax.Array], jax.Array]
@@ -51,9 +53,8 @@ def _make_task(
     build: Callable[[nnx.Rngs], nnx.Module],
     representation: Representation,
     scale: float,
-    metric: str,
     loss_of: Callable[..., tuple[jax.Array, tuple[Any, dict]]],
-    score: Callable[[jax.Array, Any], jax.Array],
+    scores: dict[str, Callable[[jax.Array, Any], jax.Array]],
 ) -> Task:
     model = functional(build)
 
@@ -76,7 +77,10 @@ def _make_task(
             anchors, _ = model.apply(frozen, "encode", _to_unit(anchor_images, scale), train=True)
         return loss_of(model, variables, batch, anchors, key)
 
-    return Task(model, metric, loss, encode_anchors, encode, decode, score)
+    def score(prediction: jax.Array, batch: Any) -> jax.Array:
+        return jnp.stack([each(prediction, batch) for each in scores.values()], axis=-1)
+
+    return Task(model, tuple(scores), loss, encode_anchors, encode, decode, score)
 
 
 def _reconstruction(
@@ -110,10 +114,13 @@ def _reconstruction(
             metrics["kl"] = divergence
         return value, (stats, metrics)
 
-    def score(prediction, batch):
-        return squared_error(prediction, _to_unit(batch["image"], scale))
+    def on_unit_images(measure):
+        return lambda prediction, batch: measure(prediction, _to_unit(batch["image"], scale))
 
-    return _make_task(build, representation, scale, "mse", loss_of, score)
+    further = {name: lookup("metric", name, IMAGE_METRICS) for name in config.evaluation.metrics}
+    measures = {"mse": squared_error, **further}
+    scores = {name: on_unit_images(measure) for name, measure in measures.items()}
+    return _make_task(build, representation, scale, loss_of, scores)
 
 
 def autoencoder(config, dataset, representation) -> Task:
@@ -129,6 +136,11 @@ def variational_autoencoder(config, dataset, representation) -> Task:
 def classifier(config, dataset, representation) -> Task:
     """Convolutional classifier, scored by accuracy."""
     lookup("loss", config.training.loss, {"cross_entropy": cross_entropy})
+    if config.evaluation.metrics:
+        raise ConfigError(
+            "config.evaluation.metrics are of reconstructed images, and a classifier makes none: "
+            "leave them out, or choose another config.task."
+        )
 
     def build(rngs: nnx.Rngs) -> Classifier:
         return Classifier(
@@ -151,10 +163,10 @@ def classifier(config, dataset, representation) -> Task:
         accuracy = jnp.mean(is_correct(logits, batch["label"]))
         return cross_entropy(logits, batch["label"]), (stats, {"accuracy": accuracy})
 
-    def score(prediction, batch):
+    def accuracy(prediction, batch):
         return is_correct(prediction, batch["label"])
 
-    return _make_task(build, representation, dataset.scale, "accuracy", loss_of, score)
+    return _make_task(build, representation, dataset.scale, loss_of, {"accuracy": accuracy})
 
 
 TASKS: dict[str, Callable[[ConfigDict, ImageDataset, Representation], Task]] = {

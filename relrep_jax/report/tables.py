@@ -70,6 +70,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("Accuracy", True),
+    "ergas": Metric("ERGAS", False),
     "f1": Metric("F1", True),
     "f1_weighted": Metric("Weighted F1", True),
     "psnr": Metric("PSNR (dB)", True),
