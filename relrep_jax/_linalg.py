@@ -43,6 +43,42 @@ def default_rcond(x: jax.Array) -> float:
     return float(jnp.finfo(x.dtype).eps) * max(10, min(x.shape))
 
 
+@jax.custom_jvp
+def svd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Thin singular value decomposition `(u, s, vt)` that converges.
+
+    LAPACK's divide and conquer, the fast way, fails on some finite float32 matrices with many
+    equal singular values and leaves NaN (seen with ridge regression, whose penalty makes them
+    equal); then, and only then, they are decomposed by QR iteration, several times slower.
+    """
+
+    def plain(x):
+        return tuple(jnp.linalg.svd(x, full_matrices=False))
+
+    def guarded(x):
+        def failed(state):
+            tried, (_, s, _) = state
+            return ~tried & ~jnp.all(jnp.isfinite(s)) & jnp.all(jnp.isfinite(x))
+
+        def again(state):
+            del state
+            return jnp.bool_(True), tuple(_svd_by_iteration(x))
+
+        # A loop, not a cond: of a batch, none is decomposed twice unless one has to be.
+        return lax.while_loop(failed, again, (jnp.bool_(False), plain(x)))[1]
+
+    return lax.platform_dependent(x, cpu=guarded, default=plain)
+
+
+def _svd_by_iteration(x: jax.Array):
+    return lax.linalg.svd(x, full_matrices=False, algorithm=lax.linalg.SvdAlgorithm.QR)
+
+
+@svd.defjvp
+def _svd_jvp(primals, tangents):
+    return jax.jvp(lambda x: tuple(jnp.linalg.svd(x, full_matrices=False)), primals, tangents)
+
+
 class SVD(NamedTuple):
     """Thin singular value decomposition `x = U diag(s) vt` with `U` in two factors.
 
@@ -70,12 +106,12 @@ def thin_svd(x: jax.Array) -> SVD:
     n, d = x.shape
     if n > d:
         q, r = jnp.linalg.qr(x)
-        return SVD(q, *jnp.linalg.svd(r, full_matrices=False))
+        return SVD(q, *svd(r))
     if n < d:
         q, r = jnp.linalg.qr(x.T)
-        u, s, vt = jnp.linalg.svd(r.T, full_matrices=False)
+        u, s, vt = svd(r.T)
         return SVD(None, u, s, dot(vt, q.T))
-    return SVD(None, *jnp.linalg.svd(x, full_matrices=False))
+    return SVD(None, *svd(x))
 
 
 def overlap(a: SVD, b: SVD) -> jax.Array:
@@ -101,14 +137,14 @@ def polar(m: jax.Array) -> jax.Array:
     the SVD itself is infinite, do no harm; directions of zero singular value, where the factor
     is arbitrary, get a zero derivative.
     """
-    u, _, vt = jnp.linalg.svd(m, full_matrices=False)
+    u, _, vt = svd(m)
     return dot(u, vt)
 
 
 @polar.defjvp
 def _polar_jvp(primals, tangents):
     (m,), (dm,) = primals, tangents
-    u, s, vt = jnp.linalg.svd(m, full_matrices=False)
+    u, s, vt = svd(m)
     cutoff = default_rcond(m) * s[0]
     inner = dot(dot(u.T, dm), vt.T)
     twist = (inner - inner.T) * inverse_or_zero(s[:, None] + s[None, :], cutoff)
@@ -172,8 +208,9 @@ def _least_squares_jvp(rcond, primals, tangents):
 
 
 def unit_rows(x: jax.Array) -> jax.Array:
-    """Rows of `x` scaled to length 1; a zero row stays zero, with a zero gradient."""
+    """Rows of `x` scaled to length 1; a zero row stays zero, with a zero gradient, and NaN NaN."""
     largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
     x = x / jnp.where(largest > 0, largest, 1.0)
     squared = jnp.sum(x * x, axis=1, keepdims=True)
-    return jnp.where(squared > 0, x * lax.rsqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+    is_zero = squared == 0
+    return jnp.where(is_zero, 0.0, x * lax.rsqrt(jnp.where(is_zero, 1.0, squared)))

@@ -1,9 +1,11 @@
 """Aggregations: Flax (NNX) modules that turn a product `[s, n, m]` into one space `[n, out]`.
 
 Every module first applies a LayerNorm of its own to each space, which makes spaces of different
-ranges comparable (and adds scale invariance, see `transforms.layer_normalization`). Parameters
-of different spaces are never shared. A learned aggregation belongs to the decoder that was
-trained with it: in stitching only the parameter-free product crosses between models.
+ranges comparable and adds scale invariance, as long as a row's variance over the anchors is far
+above the LayerNorm's epsilon of 1e-5 (see `transforms.layer_normalization`). Parameters of
+different spaces are never shared. A product of integers is read as float32. A learned aggregation
+belongs to the decoder that was trained with it: in stitching only the parameter-free product
+crosses between models.
 
 All modules are built as `Module(num_spaces, num_anchors, *, rngs)` and say how wide their output
 is in `out_features`. Reference: Cannistraci et al. 2024 (arXiv 2310.01211), section 3 and 4.3.
@@ -38,8 +40,8 @@ class SpaceNorm(nnx.Module):
             use_fast_variance=False,
             rngs=rngs,
         )
-        self.scale = nnx.Param(jnp.ones((num_spaces, 1, num_anchors)))
-        self.bias = nnx.Param(jnp.zeros((num_spaces, 1, num_anchors)))
+        self.scale = nnx.Param(jnp.ones((num_spaces, 1, num_anchors), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((num_spaces, 1, num_anchors), jnp.float32))
 
     def __call__(self, product: jax.Array) -> jax.Array:
         num_spaces, num_anchors = self.shape
@@ -48,6 +50,8 @@ class SpaceNorm(nnx.Module):
                 f"This aggregation was built for a product [{num_spaces}, n, {num_anchors}], "
                 f"got {product.shape}."
             )
+        if not jnp.issubdtype(product.dtype, jnp.floating):
+            product = product.astype(jnp.float32)
         scale, bias = (p[...].astype(product.dtype) for p in (self.scale, self.bias))
         return self.normalize(product) * scale + bias
 
@@ -81,13 +85,15 @@ class MLPSum(nnx.Module):
     def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
         self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
         init = jax.nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=0)
-        self.kernel = nnx.Param(init(rngs.params(), (num_spaces, num_anchors, num_anchors)))
-        self.bias = nnx.Param(jnp.zeros((num_spaces, 1, num_anchors)))
+        shape = (num_spaces, num_anchors, num_anchors)
+        self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((num_spaces, 1, num_anchors), jnp.float32))
         self.out_features = num_anchors
 
     def __call__(self, product: jax.Array) -> jax.Array:
-        kernel, bias = (p[...].astype(product.dtype) for p in (self.kernel, self.bias))
-        hidden = jnp.einsum("snm,smk->snk", self.norm(product), kernel) + bias
+        spaces = self.norm(product)
+        kernel, bias = (p[...].astype(spaces.dtype) for p in (self.kernel, self.bias))
+        hidden = jnp.einsum("snm,smk->snk", spaces, kernel) + bias
         return jnp.sum(jnp.tanh(hidden), axis=0)
 
 
@@ -96,12 +102,13 @@ class WeightedAverage(nnx.Module):
 
     def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
         self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
-        self.logits = nnx.Param(jnp.zeros((num_spaces,)))
+        self.logits = nnx.Param(jnp.zeros((num_spaces,), jnp.float32))
         self.out_features = num_anchors
 
     def __call__(self, product: jax.Array) -> jax.Array:
-        weights = jax.nn.softmax(self.logits[...]).astype(product.dtype)
-        return jnp.einsum("s,snm->nm", weights, self.norm(product))
+        spaces = self.norm(product)
+        weights = jax.nn.softmax(self.logits[...]).astype(spaces.dtype)
+        return jnp.einsum("s,snm->nm", weights, spaces)
 
 
 class SelfAttention(nnx.Module):
@@ -139,7 +146,7 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, product: jax.Array) -> jax.Array:
         tokens = jnp.moveaxis(self.norm(product), 0, 1)
-        return jnp.sum(self.attention(tokens), axis=1).astype(product.dtype)
+        return jnp.sum(self.attention(tokens), axis=1).astype(tokens.dtype)
 
 
 AGGREGATIONS: dict[str, type[nnx.Module]] = {

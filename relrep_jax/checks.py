@@ -9,24 +9,36 @@ import numpy as np
 T = TypeVar("T")
 
 
-def check_matrix(name: str, x: Any, *, columns: str = "d") -> None:
-    """Raise `ValueError` unless `x` has rank 2 and at least one row and one column."""
+def check_matrix(name: str, x: Any, *, rows: str = "n", columns: str = "d") -> None:
+    """Raise `ValueError` unless `x` is real, of rank 2, with at least one row and one column."""
     shape = getattr(x, "shape", None)
     if shape is None:
         raise ValueError(
-            f"{name} must be an array of shape [n, {columns}], got {type(x).__name__}."
+            f"{name} must be an array of shape [{rows}, {columns}], got {type(x).__name__}."
         )
     if len(shape) != 2:
         hint = " Map over leading axes with jax.vmap." if len(shape) > 2 else ""
-        raise ValueError(f"{name} must have shape [n, {columns}], got {tuple(shape)}.{hint}")
+        raise ValueError(f"{name} must have shape [{rows}, {columns}], got {tuple(shape)}.{hint}")
+    if getattr(getattr(x, "dtype", None), "kind", "f") == "c":
+        raise ValueError(
+            f"{name} must hold real numbers, got dtype {x.dtype}. Put real and imaginary parts "
+            "side by side first."
+        )
     if shape[0] == 0 or shape[1] == 0:
         raise ValueError(f"{name} is empty: its shape is {tuple(shape)}.")
 
 
 def check_same_width(x: Any, anchors: Any) -> None:
     """Raise `ValueError` unless `x [n, d]` and `anchors [m, d]` are matrices of one width."""
-    check_matrix("latents", x)
-    check_matrix("anchors", anchors)
+    try:
+        check_matrix("latents", x)
+        check_matrix("anchors", anchors, rows="m")
+    except ValueError as error:
+        shapes = [getattr(each, "shape", None) for each in (x, anchors)]
+        if None in shapes:
+            raise
+        both = " and anchors ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"{error} Got latents {both}.") from None
     if x.shape[1] != anchors.shape[1]:
         raise ValueError(
             "latents and anchors must have the same width, got latents "
@@ -49,7 +61,7 @@ def check_corresponding(name: str, spaces: Any) -> None:
 
 def lookup(kind: str, name: str, known: Mapping[str, T]) -> T:
     """`known[name]`, or a `ValueError` that lists the known names and the nearest one."""
-    if name in known:
+    if isinstance(name, str) and name in known:
         return known[name]
     nearest = get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""

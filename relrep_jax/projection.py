@@ -185,6 +185,7 @@ def product_projection(
     """
     if isinstance(similarities, str) or callable(similarities):
         similarities = (similarities,)
+    similarities = tuple(similarities)
     if not similarities:
         raise ValueError("similarities is empty: name at least one, such as ('cosine',).")
 

@@ -28,6 +28,7 @@ from relrep_jax._linalg import (
     least_squares,
     overlap,
     polar,
+    svd,
     thin_svd,
     unit_rows,
 )
@@ -259,7 +260,7 @@ def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> Affi
     s, vt = factors.s, factors.vt
     cutoff = default_rcond(x) * s[0]
     fitted = jnp.where((s > cutoff)[:, None], factors.coordinates(y), 0.0)
-    _, _, directions = jnp.linalg.svd(fitted, full_matrices=False)
+    _, _, directions = svd(fitted)
     kept = directions[:rank]
     matrix = dot(vt.T, inverse_or_zero(s, cutoff)[:, None] * dot(dot(fitted, kept.T), kept))
     return AffineMap(source_mean, matrix, target_mean)
@@ -295,7 +296,7 @@ def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap
     sx, sy = factors_x.s, factors_y.s
     cut_x, cut_y = default_rcond(x) * sx[0], default_rcond(y) * sy[0]
     cross = overlap(factors_x, factors_y) * ((sx > cut_x)[:, None] & (sy > cut_y))
-    p, correlations, qt = jnp.linalg.svd(cross, full_matrices=False)
+    p, correlations, qt = svd(cross)
     # Variates without correlation are paired at random by the SVD: leave them out.
     real = (correlations > default_rcond(x)) & (jnp.arange(correlations.size) < rank)
     pairing = dot(p * real, qt)

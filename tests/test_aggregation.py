@@ -157,3 +157,10 @@ def test_errors_say_what_was_expected():
 def test_attention_heads():
     module = aggregation.SelfAttention(S, M, num_heads=2, rngs=nnx.Rngs(0))
     assert module(product()).shape == (N, M)
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_a_product_of_integers_is_read_as_floats(name):
+    whole = jnp.round(10 * product()).astype(jnp.int32)
+    module = build(name)
+    np.testing.assert_array_equal(module(whole), module(whole.astype(jnp.float32)))

@@ -775,7 +775,7 @@ def test_decompositions_of_many_spaces_are_never_batched(name):
     form = prepared.form_of(measures.get(name), 30, (5, 5, 5))
     left, right = form.pair(form.space(x), form.space(x))
     program = jax.make_jaxpr(form.scores)((left,) * 3, right, order, order)
-    assert list(decomposed(program.jaxpr)) == [(5, 5)] * 3
+    assert set(decomposed(program.jaxpr)) == {(5, 5)}
 
 
 @pytest.mark.slow
@@ -872,3 +872,11 @@ def test_bad_options_are_refused():
         measures.permutation_test("linear_cca", x, y, key)
     with pytest.raises(ValueError, match="'rsa'"):
         measures.get("rsaa")
+
+
+def test_a_space_of_nan_is_like_nothing():
+    """Not like an empty one: a model that diverged would count as one that merely differs."""
+    x = np.ones((4, 3), np.float32)
+    for row in (x * np.nan, np.where(np.arange(4)[:, None] == 2, np.nan, x)):
+        assert np.isnan(measures.mean_cosine(row, x))
+        assert np.isnan(measures.mean_cosine(x, row))

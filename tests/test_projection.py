@@ -188,7 +188,8 @@ def test_vmap_of_large_problems_agrees_with_a_loop(name, transform, monkeypatch)
             np.testing.assert_allclose(both[seed, number], alone, atol=1e-5)
 
 
-def test_gradients_of_large_problems_pass_through_vmap(monkeypatch):
+@pytest.mark.parametrize("by_product", [False, True])
+def test_gradients_of_large_problems_pass_through_vmap(by_product, monkeypatch):
     z, sets = points(0, 20), np.random.default_rng(0).integers(0, 20, (3, 4))
 
     def total(latents, anchors):
@@ -197,6 +198,8 @@ def test_gradients_of_large_problems_pass_through_vmap(monkeypatch):
 
     expected = jax.grad(total, argnums=(0, 1))(z, z[sets])
     monkeypatch.setattr("relrep_jax.projection.LARGE", 1)
+    if by_product:
+        monkeypatch.setattr("relrep_jax.similarities.pairwise.MATMUL_SIZE", 1)
     found = jax.jit(jax.grad(total, argnums=(0, 1)))(z, z[sets])
     each = jax.vmap(jax.grad(lambda a: jnp.sum(rr.relative_projection(z, a) ** 2)))(z[sets])
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -244,14 +247,23 @@ class ErrorsTest(chex.TestCase):
             rr.relative_projection(np.ones((4, 3)), np.ones((2, 5)))
 
     def test_wrong_ranks_and_empty_arrays(self):
-        with pytest.raises(ValueError, match=r"latents must have shape \[n, d\], got \(3,\)"):
+        with pytest.raises(
+            ValueError, match=r"latents must have shape \[n, d\], got \(3,\)"
+        ) as error:
             rr.relative_projection(np.ones(3), np.ones((2, 3)))
-        with pytest.raises(ValueError, match=r"anchors must have shape.*jax\.vmap"):
+        assert str(error.value).endswith("Got latents (3,) and anchors (2, 3).")
+        with pytest.raises(ValueError, match=r"anchors must have shape \[m, d\].*jax\.vmap"):
             rr.relative_projection(np.ones((4, 3)), np.ones((1, 2, 3)))
-        with pytest.raises(ValueError, match="anchors is empty"):
+        with pytest.raises(ValueError, match=r"anchors is empty.*\(4, 3\) and anchors \(0, 3\)"):
             rr.product_projection(np.ones((4, 3)), np.ones((0, 3)))
 
+    def test_complex_latents(self):
+        with pytest.raises(ValueError, match="anchors must hold real numbers, got dtype complex64"):
+            rr.relative_projection(np.ones((4, 3)), np.ones((2, 3), np.complex64))
+
     def test_unknown_names(self):
+        with pytest.raises(ValueError, match=r"Unknown similarity \['cosine'\]"):
+            rr.relative_projection(np.ones((4, 3)), np.ones((2, 3)), ["cosine"])
         with pytest.raises(ValueError, match="Did you mean 'cosine'"):
             rr.relative_projection(np.ones((4, 3)), np.ones((2, 3)), "cosin")
         with pytest.raises(ValueError, match="centering"):

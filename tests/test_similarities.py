@@ -113,6 +113,23 @@ def test_euclidean_with_every_row_close_to_an_anchor():
     assert_relative(jax.jit(sim.euclidean)(x, a), reference("euclidean", x, a), 1e-5)
 
 
+@pytest.mark.parametrize("size", [(100, 30, 24), (1000, 400, 700)], ids=["differences", "product"])
+@pytest.mark.parametrize("where", ["samples", "anchors", "both"])
+def test_euclidean_of_rows_beside_a_huge_one(size, where):
+    """Neither these rows nor their gradients vanish beside a square of 1e50."""
+    x, a = problem(*size)
+    x[-1] *= 1e25 if where != "anchors" else 1
+    a[-1] *= 1e25 if where != "samples" else 1
+    assert_relative(jax.jit(sim.euclidean)(x, a), reference("euclidean", x, a), 1e-5)
+    if size[0] > 100:
+        return
+    mapped = jax.jit(jax.vmap(sim.euclidean, in_axes=(0, None)))(np.stack([x, x[::-1]]), a)
+    assert_relative(mapped[1], reference("euclidean", x[::-1], a), 1e-5)
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(sim.euclidean(x, a[:-1])[:-1])))(x)
+    assert np.isfinite(slope).all()
+    assert (np.linalg.norm(slope[:-1], axis=1) > 0.1).all()
+
+
 def test_product_path_is_the_one_tested():
     assert pairwise.MATMUL_SIZE <= 1000 * 400 * 700
     jaxpr = str(jax.make_jaxpr(sim.euclidean)(*problem(1000, 400, 700)))

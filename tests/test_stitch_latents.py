@@ -310,3 +310,12 @@ def test_bad_input(change, message):
 def test_bad_options(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_logits_that_are_not_finite_have_no_score():
+    """Their largest would be taken for the first class."""
+    logits, labels = np.eye(3, dtype=np.float32), jnp.arange(3)
+    assert scores.score_logits(logits, labels, 3)["accuracy"] == 1
+    logits[1, 0] = np.nan
+    for value in jax.jit(scores.score_logits, static_argnums=2)(logits, labels, 3).values():
+        assert np.isnan(value)

@@ -232,3 +232,22 @@ def test_zero_padding_refuses_wider_latents():
         transforms.zero_padding(4).fit(latents())
     with pytest.raises(ValueError, match="at least 1, got 0"):
         transforms.zero_padding(0)
+
+
+@pytest.mark.parametrize("scale", [1e-23, 1.0, 1e23])
+@pytest.mark.parametrize("name", ["l2_normalization", "layer_normalization", "standard_scaling"])
+def test_squares_neither_overflow_nor_underflow(name, scale):
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    expected = transforms.fit(name, x)(x)
+    scaled = np.float32(scale) * x
+    np.testing.assert_allclose(transforms.fit(name, scaled)(scaled), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["centering", "standard_scaling", "whitening"])
+@pytest.mark.parametrize("width", [1, 5])
+def test_latents_of_another_width_than_the_fitted_ones_are_refused(name, width):
+    fitted = transforms.fit(name, np.random.default_rng(0).normal(size=(6, 4)))
+    with pytest.raises(ValueError, match=rf"width 4, got \(2, {width}\)"):
+        fitted(np.ones((2, width)))
+    with pytest.raises(ValueError, match="width 4"):
+        fitted.invert(np.ones((2, width)))

@@ -417,3 +417,45 @@ def test_bad_options_are_refused():
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="'orthogonal'.*ridge"):
         translation.get("orthogonall")
+
+
+def _divide_and_conquer_that_fails(monkeypatch):
+    """As LAPACK's does on rare matrices: finite input, NaN out."""
+    from relrep_jax import _linalg
+
+    fast = jnp.linalg.svd
+
+    def failing(x, **options):
+        found = fast(x, **options)
+        return jax.tree.map(lambda part: jnp.full_like(part, jnp.nan), found)
+
+    monkeypatch.setattr(_linalg.jnp.linalg, "svd", failing)
+    return _linalg.svd
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_a_decomposition_that_does_not_converge_is_done_another_way(shape, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    svd = _divide_and_conquer_that_fails(monkeypatch)
+    for each in (svd, jax.jit(svd)):
+        u, s, vt = each(x[0])
+        np.testing.assert_allclose(s, np.linalg.svd(x[0], compute_uv=False), rtol=1e-5)
+        np.testing.assert_allclose(u * s @ vt, x[0], atol=1e-5)
+    _, several, _ = jax.jit(jax.vmap(svd))(x)
+    np.testing.assert_allclose(several, np.linalg.svd(x, compute_uv=False), rtol=1e-5)
+
+
+def test_a_decomposition_of_nan_is_nan():
+    from relrep_jax._linalg import svd
+
+    assert np.isnan(jax.jit(svd)(jnp.full((3, 2), jnp.nan))[1]).all()
+
+
+def test_translations_survive_a_decomposition_that_does_not_converge(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    y = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0].astype(np.float32)
+    _divide_and_conquer_that_fails(monkeypatch)
+    for name in ("orthogonal", "ridge", "affine"):
+        translator = translation.get(name)
+        found = translator.apply(translator.fit(x, y), x)
+        np.testing.assert_allclose(found, y, atol=0.3 if name == "ridge" else 1e-4, err_msg=name)

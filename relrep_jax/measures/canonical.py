@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from relrep_jax._linalg import SVD, centre, default_rcond, dot, nuclear_norm, overlap, thin_svd
+from relrep_jax._linalg import SVD, centre, default_rcond, dot, nuclear_norm, overlap, svd, thin_svd
 from relrep_jax.measures._blocks import as_floats, check_pair, divide, unit_scale
 
 
@@ -82,7 +82,7 @@ def pwcca(x: jax.Array, y: jax.Array) -> jax.Array:
     x, y = as_floats(x, y)
     (svd_x, real_x), (svd_y, real_y) = _directions(x), _directions(y)
     cross = overlap(svd_x, svd_y) * (real_x[:, None] & real_y)
-    p, rho, _ = jnp.linalg.svd(cross, full_matrices=False)
+    p, rho, _ = svd(cross)
     stretched = p * jnp.where(real_x, svd_x.s, 0.0)[:, None]
     weights = jnp.sum(jnp.abs(dot(stretched.T, svd_x.vt)), axis=1)
     counted = jnp.arange(rho.size) < jnp.minimum(real_x.sum(), real_y.sum())

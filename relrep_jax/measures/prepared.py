@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from relrep_jax._linalg import centre, dot, nuclear_norm, unit_rows
+from relrep_jax._linalg import centre, dot, nuclear_norm, svd, unit_rows
 from relrep_jax.measures import canonical, cka, geometry, neighbours
 from relrep_jax.measures._blocks import (
     divide,
@@ -357,7 +357,7 @@ def _stretched_basis(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def _pwcca_score(left, right, order, inverse) -> jax.Array:
     (x, x_features, x_count), (y, _, y_count) = left, right
-    p, rho, _ = jnp.linalg.svd(dot(x.T, y[order]), full_matrices=False)
+    p, rho, _ = svd(dot(x.T, y[order]))
     weights = jnp.sum(jnp.abs(dot(p.T, x_features)), axis=1)
     weights = jnp.where(jnp.arange(rho.size) < jnp.minimum(x_count, y_count), weights, 0.0)
     return jnp.clip(divide(jnp.vdot(weights, rho), weights.sum()), 0.0, 1.0)

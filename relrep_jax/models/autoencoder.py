@@ -80,7 +80,7 @@ class Autoencoder(nnx.Module):
         del key
         latents = self.encode(images, train=train)
         space = represent(self.representation, latents, anchor_latents)
-        return self.decode(space, train=train), jnp.zeros(())
+        return self.decode(space, train=train), jnp.zeros((), jnp.float32)
 
 
 class VariationalAutoencoder(Autoencoder):

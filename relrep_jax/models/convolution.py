@@ -578,7 +578,7 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(
             initialise(rngs.params(), (*self.kernel_size, in_features, out_features), jnp.float32)
         )
-        self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else nnx.data(None)
+        self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if use_bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[n, h, w, in_features]` to `[n, h', w', out_features]`, in the dtype of `x`."""
@@ -634,7 +634,7 @@ class ConvTranspose(nnx.Module):
         self.kernel = nnx.Param(
             initialise(rngs.params(), (*self.kernel_size, out_features, in_features), jnp.float32)
         )
-        self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else nnx.data(None)
+        self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32)) if use_bias else nnx.data(None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[n, h, w, in_features]` to `[n, h', w', out_features]`, in the dtype of `x`."""

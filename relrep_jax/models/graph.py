@@ -153,7 +153,7 @@ class GCNConv(nnx.Module):
         self.linear = nnx.Linear(
             in_features, out_features, use_bias=False, kernel_init=init, rngs=rngs
         )
-        self.bias = nnx.Param(jnp.zeros(out_features))
+        self.bias = nnx.Param(jnp.zeros(out_features, jnp.float32))
 
     def __call__(self, x: jax.Array, adjacency: Adjacency) -> jax.Array:
         """`[n, in]` to `[n, out]`."""
@@ -220,7 +220,7 @@ class GINConv(nnx.Module):
     """
 
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
-        self.epsilon = nnx.Param(jnp.zeros(()))
+        self.epsilon = nnx.Param(jnp.zeros((), jnp.float32))
         self.first = nnx.Linear(in_features, out_features, rngs=rngs)
         self.second = nnx.Linear(out_features, out_features, rngs=rngs)
 

@@ -68,19 +68,9 @@ def cosine(x: ArrayLike, anchors: ArrayLike) -> Array:
     x, anchors, dtype = _prepare(x, anchors)
     anchors = _unit(anchors)
 
-    # Lengths are applied after the product, so that no normalised copy of the samples is made.
-    def guarded(x: Array) -> Array:
-        return _matmul(x, anchors.T) * pairwise.reciprocal(_norm(x))
-
-    def plain(x: Array) -> Array:
-        return _matmul(x, anchors.T) * lax.rsqrt(jnp.sum(x * x, axis=1, keepdims=True))
-
     if x.size * anchors.shape[0] < pairwise.MATMUL_SIZE:
-        return guarded(x).astype(dtype)
-    # XLA makes one pass of product and scaling where no zero, tiny or huge vector has to be
-    # guarded against; worth a look at the lengths where there is much to compute.
-    squares = jnp.sum(x * x, axis=1)
-    return lax.cond(jnp.all((squares > 1e-30) & (squares < 1e30)), plain, guarded, x).astype(dtype)
+        return _scaled_product(x, anchors).astype(dtype)
+    return _large_scaled_product(x, anchors).astype(dtype)
 
 
 def inner(x: ArrayLike, anchors: ArrayLike) -> Array:
@@ -626,6 +616,36 @@ def _check_precision(precision: ArrayLike, x: Array) -> Array:
             f"precision must have shape [{d}, {d}] for latents {x.shape}, got {precision.shape}."
         )
     return precision
+
+
+def _scaled_product(x: Array, units: Array) -> Array:
+    """`x units^T / |x|`, and 0 for zero vectors.
+
+    Lengths are applied after the product, so that no normalised copy of the samples is made.
+    """
+    return _matmul(x, units.T) * pairwise.reciprocal(_norm(x))
+
+
+@jax.custom_jvp
+def _large_scaled_product(x: Array, units: Array) -> Array:
+    """`_scaled_product` where there is much to compute.
+
+    XLA makes one pass of product and scaling where no zero, tiny or huge vector has to be guarded
+    against: worth a look at the lengths.
+    """
+
+    def plain(x: Array, units: Array) -> Array:
+        return _matmul(x, units.T) * lax.rsqrt(jnp.sum(x * x, axis=1, keepdims=True))
+
+    squares = jnp.sum(x * x, axis=1)
+    is_plain = jnp.all((squares > 1e-30) & (squares < 1e30))
+    return lax.cond(is_plain, plain, _scaled_product, x, units)
+
+
+@_large_scaled_product.defjvp
+def _large_scaled_product_jvp(primals, tangents):
+    # Batched, the derivative of the cond has no transpose.
+    return jax.jvp(_scaled_product, primals, tangents)
 
 
 def _matmul(x: Array, y: Array) -> Array:

@@ -26,6 +26,8 @@ MATMUL_SIZE = 2**28
 MATMUL_WIDTH = 64
 # Squared distances below this part of |x|^2 + |a|^2 have lost digits in that product.
 CANCELLED = 0.03
+# Rows below this part of the largest magnitude have squares that may underflow beside it.
+UNEVEN = 2.0**-36
 # Rows that are computed anew at a time.
 MEND_ROWS = 128
 
@@ -155,15 +157,32 @@ def _tile(kind: str, p: float, x: Array, a: Array) -> Array:
     if kind == "manhattan":
         return _over_features(lambda out, t: out + jnp.abs(t), x, a)
     if kind == "euclidean":
-        x, a, scale = _rescale(x, a)
-        return jnp.sqrt(_over_features(lambda out, t: out + t * t, x, a)) * scale
+        near, anchors, scale = _rescale(x, a)
+        out = jnp.sqrt(_over_features(lambda out, t: out + t * t, near, anchors)) * scale
+        uneven = jnp.any(_is_tiny(near)) | jnp.any(_is_tiny(anchors))
+        # A loop, not a cond: mapped over many problems, it costs nothing unless one needs it.
+        return lax.while_loop(
+            lambda state: state[0],
+            lambda state: (state[0] & False, _by_ratios(2.0, x, a)),
+            (uneven, out),
+        )[1]
+    return _largest(x, a) if kind == "chebyshev" else _by_ratios(p, x, a)
+
+
+def _by_ratios(p: float, x: Array, a: Array) -> Array:
+    """The Minkowski distance by powers of ratios to the largest difference of each pair, which can
+    neither overflow nor all underflow."""
     largest = _largest(x, a)
-    if kind == "chebyshev":
-        return largest
-    # Powers of ratios to the largest difference can neither overflow nor all underflow.
     unscale = reciprocal(largest)
     total = _over_features(lambda out, t: out + _power(jnp.abs(t) * unscale, p), x, a)
     return largest * jnp.where(largest > 0, total, 1) ** (1 / p)
+
+
+def _is_tiny(x: Array) -> Array:
+    """Which rows of what `_rescale` brought near 1 are so small that their squares may underflow;
+    zero rows are none."""
+    largest = jnp.max(jnp.abs(x), axis=1)
+    return (largest < UNEVEN) & (largest > 0)
 
 
 def _largest(x: Array, a: Array) -> Array:
@@ -254,6 +273,7 @@ def _products(rows: int, x: Array, a: Array) -> tuple[Array, Array]:
         # Written so that NaN, which infinite entries leave behind, counts as lost. A sum since it
         # is several times as fast as `any` on CPU.
         lost = jnp.sum(jnp.where(squares >= CANCELLED * norms, 0, 1), axis=1) > 0
+        lost = lost | _is_tiny(block) | jnp.any(_is_tiny(anchors))
         update = (jnp.sqrt(jnp.maximum(squares, 0)) * scale, lost)
         return jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0),

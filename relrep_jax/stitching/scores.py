@@ -34,6 +34,13 @@ SCORES = {"accuracy": accuracy, "f1_weighted": f1_weighted}
 
 
 def score_logits(logits: jax.Array, labels: jax.Array, num_classes: int) -> dict[str, jax.Array]:
-    """Every score, by name, of the classes with the largest logits `[n, num_classes]`."""
+    """Every score, by name, of the classes with the largest logits `[n, num_classes]`.
+
+    NaN where a logit is not finite: its largest would be taken for the first class.
+    """
     predicted = jnp.argmax(logits, axis=-1)
-    return {name: score(predicted, labels, num_classes) for name, score in SCORES.items()}
+    is_sound = jnp.all(jnp.isfinite(logits))
+    return {
+        name: jnp.where(is_sound, score(predicted, labels, num_classes), jnp.nan)
+        for name, score in SCORES.items()
+    }

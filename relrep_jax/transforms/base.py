@@ -54,11 +54,23 @@ def float_dtype(x: jax.Array) -> jnp.dtype:
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else compute_dtype(x)
 
 
-def accumulated(function: Callable[[Params, jax.Array], jax.Array]) -> Callable:
-    """Compute in float32 at least; return the dtype of the input."""
+def accumulated(
+    function: Callable[[Params, jax.Array], jax.Array],
+    width: Callable[[Params], int] | None = None,
+) -> Callable:
+    """Compute in float32 at least; return the dtype of the input.
+
+    Args:
+        function: `(params, x) -> y`.
+        width: of the latents that the parameters were fitted on; another one would broadcast.
+    """
 
     def wrapped(params: Params, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
+        if width is not None and x.shape[-1:] != (width(params),):
+            raise ValueError(
+                f"This transform was fitted on latents of width {width(params)}, got {x.shape}."
+            )
         return function(params, x.astype(compute_dtype(x))).astype(float_dtype(x))
 
     return wrapped

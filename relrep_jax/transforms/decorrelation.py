@@ -66,9 +66,13 @@ def whitening_by(
 
     return Transform(
         fit=fitted(fit),
-        apply=accumulated(lambda params, x: dot(x - params[0], params[1])),
-        invert=accumulated(lambda params, y: dot(y, params[2]) + params[0]),
+        apply=accumulated(lambda params, x: dot(x - params[0], params[1]), _width),
+        invert=accumulated(lambda params, y: dot(y, params[2]) + params[0], _width),
     )
+
+
+def _width(params: Params) -> int:
+    return params[0].shape[-1]
 
 
 def _cutoff(values: Array) -> Array:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from relrep_jax.similarities.pairwise import power_of_two
 from relrep_jax.transforms.base import Params, Transform, accumulated, fitted, safe_norm
 
 
@@ -12,10 +13,16 @@ def _mean_and_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     # Rounding leaves a constant feature with a spread of an ulp or so of its mean;
     # dividing by that would turn noise into signal.
     resolution = 4 * jnp.finfo(x.dtype).eps * jnp.abs(mean)
-    variance = jnp.mean(jnp.square(centred), axis=0)
-    is_constant = variance <= jnp.square(resolution)
-    scale = jnp.where(is_constant, 1.0, jnp.sqrt(jnp.where(is_constant, 1.0, variance)))
+    # Of features near 1, so that no square overflows or underflows.
+    power = power_of_two(centred.T, axis=-1).T[0]
+    variance = jnp.mean(jnp.square(centred / power), axis=0)
+    is_constant = variance <= jnp.square(resolution / power)
+    scale = jnp.where(is_constant, 1.0, power * jnp.sqrt(jnp.where(is_constant, 1.0, variance)))
     return mean, scale
+
+
+def _width(params: Params) -> int:
+    return jax.tree.leaves(params)[0].shape[-1]
 
 
 identity = Transform(
@@ -27,8 +34,8 @@ identity = Transform(
 
 centering = Transform(
     fit=fitted(lambda x: jnp.mean(x, axis=0)),
-    apply=accumulated(lambda mean, x: x - mean),
-    invert=accumulated(lambda mean, y: y + mean),
+    apply=accumulated(lambda mean, x: x - mean, _width),
+    invert=accumulated(lambda mean, y: y + mean, _width),
 )
 """x -> x - mean: makes any similarity blind to translations.
 
@@ -42,8 +49,8 @@ Example:
 
 standard_scaling = Transform(
     fit=fitted(_mean_and_scale),
-    apply=accumulated(lambda params, x: (x - params[0]) / params[1]),
-    invert=accumulated(lambda params, y: y * params[1] + params[0]),
+    apply=accumulated(lambda params, x: (x - params[0]) / params[1], _width),
+    invert=accumulated(lambda params, y: y * params[1] + params[0], _width),
 )
 """x -> (x - mean) / std, a feature at a time; constant features are only centred.
 
@@ -53,12 +60,14 @@ diagonal scalings and signed permutations, but no longer to rotations; `robust` 
 
 
 def _l2(params: Params, x: jax.Array) -> jax.Array:
+    x = x / power_of_two(x, axis=-1)
     norm = safe_norm(x)
     return x / jnp.where(norm == 0, 1.0, norm)
 
 
 def _layer_normalize(params: Params, x: jax.Array) -> jax.Array:
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    centred = centred / power_of_two(centred, axis=-1)
     spread = safe_norm(centred) / jnp.sqrt(x.shape[-1])
     return centred / jnp.where(spread == 0, 1.0, spread)
 
