@@ -15,11 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
+from tensorboardX.proto.event_pb2 import Event
 
+from relrep_jax import report
 from relrep_jax.experiments import config as config_room
-from relrep_jax.experiments import image_stitching
+from relrep_jax.experiments import end_to_end, image_stitching
+from relrep_jax.experiments.flags import parse_arguments
 from relrep_jax.experiments.image_quality import psnr, ssim
+from relrep_jax.experiments.workdir import claim_workdir
 from relrep_jax.stitching import stitching_grid
+from relrep_jax.training.logs import MetricsLog
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -194,6 +199,30 @@ BAD = {
         ["--config.representations.product.aggregation=mean"],
         "Known: concatenation, mlp_sum, self_attention, sum, weighted_average",
     ),
+    "seeds beyond 32 bits": (["--config.seeds.first=5000000000"], "must be below 2**32"),
+    "an anchor seed beyond 32 bits": (
+        ["--config.anchors.seed=99999999999999999999999"],
+        "config.anchors.seed must be from 0 to 2**32 - 1",
+    ),
+    "an infinite learning rate": (
+        ["--config.optimizer.learning_rate=inf"],
+        "config.optimizer.learning_rate must be a finite number, got inf",
+    ),
+    "a weight of NaN": (["--config.training.kl_weight=nan"], "must be a finite number, got nan"),
+    "a fraction of a channel": (
+        ["--config.model.channels=(32.5, 64)"],
+        "channels must be a list of positive integers",
+    ),
+    "channels of letters": (["--config.model.channels=('a',)"], "list of positive integers"),
+    "unknown option": (
+        ["--config.optimizer.options.b3=0.5"],
+        "The optimizer 'adam' does not take these options",
+    ),
+    "an option of the wrong kind": (
+        ["--config.optimizer.options.b1=high"],
+        "cannot work with config.optimizer.options {'b1': 'high'}",
+    ),
+    "a config that needs an argument": (["--config={tmp}/asks.py", "--help"], "asks.py cannot be"),
     "unknown metric": (["--config.evaluation.metrics=('pnsr',)"], "Did you mean 'psnr'"),
     "metric of a classifier": (
         [
@@ -235,6 +264,7 @@ def test_bad_input_ends_with_code_2_and_a_message(case, tmp_path, capsys):
     (tmp_path / "short.py").write_text(
         start + "def get_config():\n    c = default_config()\n    del c.seeds\n    return c\n"
     )
+    (tmp_path / "asks.py").write_text("def get_config(size):\n    return size\n")
     (tmp_path / "odd.py").write_text(
         start + "def get_config():\n    c = default_config()\n    c.sedes = 3\n    return c\n"
     )
@@ -408,6 +438,83 @@ def test_further_scores_have_a_table_of_their_own(tmp_path, capsys):
     assert len(rows(tmp_path / "run" / "tables" / "stitching.csv")) == 3 * 3 * 9
     compared = rows(tmp_path / "run" / "tables" / "comparisons.csv")
     assert {r["metric"] for r in compared} == {"mse"}
+
+
+def test_options_of_an_optimizer_are_set_from_the_command_line():
+    flags = ["train.py", "--config.optimizer.options.b1=0.5", "--config.seeds.count=2"]
+    config, _ = parse_arguments(flags, ROOT / "configs" / "default.py")
+    assert config.optimizer.options.to_dict() == {"b1": 0.5}
+    assert config.seeds.count == 2
+
+
+def test_a_workdir_is_not_for_other_data_of_the_same_name(tmp_path):
+    config = image_stitching.default_config()
+    config.data.path = str(tmp_path / "images.npz")
+    (tmp_path / "images.npz").write_bytes(b"these")
+    workdir = claim_workdir(tmp_path / "run", config)
+    assert claim_workdir(workdir, config) == workdir
+    (tmp_path / "images.npz").write_bytes(b"those")
+    with pytest.raises(config_room.ConfigError, match=r"other data: what config\.data\.path names"):
+        claim_workdir(workdir, config)
+
+
+def test_events_have_every_epoch_once_after_a_resume(tmp_path):
+    losses = {"loss": np.array([1.0, np.nan])}
+    with MetricsLog(tmp_path, (3, 4)) as log:
+        log.forget("absolute", 0)
+        for epoch in (1, 2, 3):
+            log.write("absolute", epoch, 10 * epoch, 0.1, losses)
+    with MetricsLog(tmp_path, (3, 4)) as log:
+        log.forget("absolute", 2)
+        log.write("absolute", 3, 30, 0.1, losses)
+    assert log.curves("absolute").shape == (2, 3)
+    found = []
+    for path in (tmp_path / "tensorboard").iterdir():
+        content = path.read_bytes()
+        while content:  # TFRecords: length, its checksum, the event, its checksum
+            length = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(value.tag, event.step) for value in event.summary.value]
+            content = content[16 + length :]
+    expected = [(f"absolute/loss/seed_{s}", 10 * e) for e in (1, 2, 3) for s in (3, 4)]
+    assert sorted(found) == sorted(expected)
+
+
+def test_a_report_of_seeds_that_all_diverged_names_them(tmp_path):
+    config = image_stitching.default_config()
+    del config.representations.relative_cosine
+    del config.representations.product
+    config.seeds.count, config.seeds.first = 2, 10
+    grid = report.Grid("absolute", "mse", np.full((2, 2), np.nan), ("10", "11"), ("10", "11"))
+    titles, draw = [], report.latent_spaces
+
+    def latent_spaces(*arguments, seed_names, **options):
+        titles.extend(seed_names)
+        return draw(*arguments, seed_names=seed_names, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(end_to_end.report, "latent_spaces", latent_spaces)
+        end_to_end.write_results(
+            tmp_path,
+            [grid],
+            [report.summarize(grid)],
+            config=config,
+            title="Nothing",
+            intro="Nothing.",
+            spaces={"absolute": end_to_end.shown_spaces(np.full((2, 6, 3), np.nan))},
+            labels=np.arange(6),
+            curves={"absolute": np.full((2, 4), np.nan)},
+        )
+    assert titles == ["seed 10", "seed 11"]
+    assert "Left out because training diverged" in (tmp_path / "report.md").read_text()
+
+
+def test_a_seed_that_diverged_keeps_its_place_in_the_figure_of_spaces():
+    spaces = np.arange(3 * 8 * 4, dtype=float).reshape(3, 8, 4) % 7
+    spaces[0] = np.nan
+    shown = end_to_end.shown_spaces(spaces)
+    assert np.isnan(shown[0]).all()
+    np.testing.assert_array_equal(shown[1:], spaces[1:])
 
 
 def _poisoned_train(original, seen):

@@ -1,6 +1,7 @@
 """Configs: checking them against an experiment's defaults, and against an earlier run's."""
 
 import json
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -56,6 +57,17 @@ def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...
                 compare(given[name], value, f"{prefix}{name}.")
 
     compare(config, reference, "")
+    for name, value in flatten(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"config.{name} must be a finite number, got {value}.")
+        if name.split(".")[-1] == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
+            raise ConfigError(f"config.{name} must be from 0 to 2**32 - 1, got {value}.")
+    seeds = config.get("seeds", {})
+    if "first" in seeds and seeds.first + seeds.count > 2**32:
+        raise ConfigError(
+            "config.seeds.first and the seeds after it must be below 2**32, got "
+            f"{seeds.first} and config.seeds.count {seeds.count}."
+        )
 
 
 def check_at_least(config: ConfigDict, minimum: Mapping[str, float]) -> None:

@@ -185,9 +185,18 @@ def read_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransf
     schedule = make_schedule(
         fields.schedule, fields.learning_rate, total_steps, fields.warmup_steps
     )
-    return make_optimizer(
+    optimizer = make_optimizer(
         fields.name, schedule, fields.clip_norm, fields.l2_penalty, **fields.options
     )
+    weights = {"kernel": jax.ShapeDtypeStruct((2, 2), np.float32)}
+    try:
+        jax.eval_shape(lambda w: optimizer.update(w, optimizer.init(w), w), weights)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"The optimiser {fields.name!r} cannot work with config.optimizer.options "
+            f"{dict(fields.options)}: {error}"
+        ) from error
+    return optimizer
 
 
 def train_seeds(
@@ -222,6 +231,9 @@ def train_seeds(
 
     def on_resume(epoch: int) -> None:
         log.forget(name, epoch)
+        losses = log.curves(name)
+        if losses.size:
+            diverged.update(np.asarray(seeds)[np.isnan(losses[:, -1])].tolist())
         progress.advance(name, epoch)
         if epoch:
             progress.say(f"{name}: going on from epoch {epoch}.")
@@ -406,10 +418,14 @@ def finished_grids(grids: dict[str, np.ndarray], alive: np.ndarray) -> dict[str,
 
 
 def shown_spaces(spaces: np.ndarray) -> list[np.ndarray]:
-    """Of spaces `[seeds, n, d]` or `[seeds, s, n, m]` what figures show: a few seeds that did not
-    diverge, a thousand rows, a product's spaces side by side."""
-    finite = [space for space in spaces if np.isfinite(space).all()]
-    return [_flatten_space(space)[:MAX_POINTS] for space in finite[:MAX_SPACES]]
+    """Of spaces `[seeds, n, d]` or `[seeds, s, n, m]` what figures show: the first few seeds,
+    diverged ones with their NaN, a thousand rows, a product's spaces side by side."""
+    return [_flatten_space(space)[:MAX_POINTS] for space in spaces[:MAX_SPACES]]
+
+
+def shown_seeds(seeds: Sequence[int]) -> list[str]:
+    """What figures call the seeds of `shown_spaces`."""
+    return [f"seed {seed}" for seed in seeds[:MAX_SPACES]]
 
 
 def _flatten_space(space: np.ndarray) -> np.ndarray:
@@ -458,13 +474,15 @@ def write_results(
     report.write_summary_json(tables / "summary.json", summaries)
     summaries, further = split_by_metric(summaries)
     grids, _ = split_by_metric(grids)
-    projected = {name: report.project_jointly(parts) for name, parts in spaces.items() if parts}
+    projected = {name: report.project_jointly(parts) for name, parts in spaces.items()}
     shared = [
         (
             "latent_spaces",
             "What crosses from encoder to decoder, seed by seed: the principal plane of the first "
             "seed's space, the same for all seeds; colours are classes.",
-            report.latent_spaces(projected, labels[:MAX_POINTS]),
+            report.latent_spaces(
+                projected, labels[:MAX_POINTS], seed_names=shown_seeds(seed_numbers(config))
+            ),
         ),
         (
             "pair_grid",

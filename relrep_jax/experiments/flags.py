@@ -1,10 +1,12 @@
 """Command-line arguments of `train.py`: a config file, overrides of its fields, a workdir."""
 
+import ast
+import contextlib
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -42,7 +44,7 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         ConfigError: anything wrong with them; the message says what.
         HelpWanted: `--help` or `-h` is among them.
     """
-    argv = list(argv)
+    argv, options = _take_options(argv)
     values = flags.FlagValues()
     flags.DEFINE_string(
         "workdir", "", "Where results go [runs/<name of the config>].", flag_values=values
@@ -59,7 +61,7 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         "config", None, f"What to run [{default_config}].", flag_values=values, sys_argv=argv
     )
     if {"--help", "-h", "--helpfull", "--helpshort"} & set(argv):
-        fields = flatten(_load(file))
+        fields = flatten(_load(file, argv))
         raise HelpWanted(
             f"Fields of {file}:\n" + "\n".join(f"  --config.{n}={v!r}" for n, v in fields.items())
         )
@@ -74,6 +76,7 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
             raise ConfigError(unknown) from error
         # Config files are the user's own Python and may raise anything.
         raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+    _set_options(config, options)
     if len(rest) > 1:
         raise ConfigError(
             f"Unknown argument {rest[1]!r}. Fields are set with --config.FIELD=VALUE; see --help."
@@ -82,18 +85,21 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
 
 
 def _config_file(argv: Sequence[str]) -> Path:
+    # ml_collections passes what follows a colon to get_config.
+    return Path(_config_value(argv).partition(":")[0])
+
+
+def _config_value(argv: Sequence[str]) -> str:
     for index, word in enumerate(argv):
         name, found, value = word.lstrip("-").partition("=")
         if index and name == "config":
-            value = value if found else (argv[index + 1] if index + 1 < len(argv) else "")
-            # ml_collections passes what follows a colon to get_config.
-            return Path(value.split(":", 1)[0])
+            return value if found else (argv[index + 1] if index + 1 < len(argv) else "")
     raise ConfigError("No config file is named.")
 
 
 def _unknown_field(file: Path, argv: Sequence[str]) -> str:
     """What to say of the first override that names no field of the config; empty if all do."""
-    leaves = list(flatten(_load(file)))
+    leaves = list(flatten(_load(file, argv)))
     groups = {leaf.rsplit(".", depth)[0] for leaf in leaves for depth in range(leaf.count(".") + 1)}
     for word in argv[1:]:
         name = word.lstrip("-").split("=")[0]
@@ -108,5 +114,36 @@ def _unknown_field(file: Path, argv: Sequence[str]) -> str:
     return ""
 
 
-def _load(file: Path) -> ConfigDict:
-    return runpy.run_path(str(file))["get_config"]()
+def _load(file: Path, argv: Sequence[str]) -> ConfigDict:
+    argument = _config_value(argv).partition(":")[1:]
+    try:
+        return runpy.run_path(str(file))["get_config"](*argument[1:] if argument[0] else ())
+    except Exception as error:
+        raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+
+
+OPTIONS = "config.optimizer.options."
+
+
+def _take_options(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Arguments without those that set an optimiser's own options, which no config lists."""
+    rest, options = [], {}
+    for word in argv:
+        name, found, value = word.lstrip("-").partition("=")
+        if not (found and word.startswith("-") and name.startswith(OPTIONS)):
+            rest.append(word)
+            continue
+        with contextlib.suppress(SyntaxError, ValueError):  # a word, such as a name
+            value = ast.literal_eval(value)
+        options[name.removeprefix(OPTIONS)] = value
+    return rest, options
+
+
+def _set_options(config: ConfigDict, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if "optimizer" not in config or "options" not in config.optimizer:
+            raise ConfigError(
+                f"Unknown config field {OPTIONS}{name}: this experiment has no optimiser."
+            )
+        with config.unlocked():
+            config.optimizer.options[name] = value

@@ -15,11 +15,15 @@ WINDOW = 11
 PIXEL_RATIO = 1 / 4
 """High to low resolution in ERGAS (Wald 2000), as torchmetrics, which the papers used, has it."""
 GREY_LEVEL = 1 / 255
+MOST_DECIBELS = 100.0
 
 
 def psnr(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio in dB, `[n, h, w, c] x 2 -> [n]`; values span [0, 1]."""
-    return dm_pix.psnr(prediction, target)
+    """Peak signal-to-noise ratio in dB, `[n, h, w, c] x 2 -> [n]`; values span [0, 1].
+
+    Of an image that is met to rounding 100, so that means over images stay finite.
+    """
+    return jnp.minimum(dm_pix.psnr(prediction, target), MOST_DECIBELS)
 
 
 def ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:

@@ -291,7 +291,11 @@ def _figures(
             f"Latents of the {named} from several seeds, and the same latents relative to anchors: "
             "the principal plane of the first seed's space, the same for all seeds; colours are "
             "classes.",
-            report.latent_spaces(projected, labels[: end_to_end.MAX_POINTS]),
+            report.latent_spaces(
+                projected,
+                labels[: end_to_end.MAX_POINTS],
+                seed_names=end_to_end.shown_seeds(training.seeds),
+            ),
             f"{model}_spaces.png",
         )
     ]

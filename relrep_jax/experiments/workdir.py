@@ -1,12 +1,13 @@
 """The directory that holds one run and nothing else."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from relrep_jax.experiments.config import ConfigError, differences, to_json
+from relrep_jax.experiments.config import ConfigError, differences, flatten, to_json
 from relrep_jax.report.files import atomic_write_text
 
 
@@ -17,7 +18,8 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
         The directory; `config.json` lies in it.
 
     Raises:
-        ConfigError: it cannot be made or written to, or it holds a run with another config.
+        ConfigError: it cannot be made or written to, or it holds a run with another config, or one
+            with other data under the same name.
     """
     workdir = Path(workdir).expanduser()
     text = to_json(config)
@@ -28,9 +30,13 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
         probe.write_text("")
         probe.unlink()
         if not config_file.exists():
+            fingerprints = json.dumps(_fingerprints(config), indent=2)
+            atomic_write_text(workdir / DATA_FILE, fingerprints + "\n")
             atomic_write_text(config_file, text)
             return workdir
         earlier = json.loads(config_file.read_text())
+        data = workdir / DATA_FILE
+        known = json.loads(data.read_text()) if data.exists() else {}
     except OSError as error:
         raise ConfigError(
             f"The workdir {workdir} cannot be written to: {error.strerror or error}. Choose "
@@ -48,4 +54,34 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
             + "\n  ".join(changed)
             + "\nGo on with that run by using its config, or choose another --workdir."
         )
+    now = _fingerprints(config)
+    other = [name for name in known if known[name] != now.get(name)]
+    if other:
+        raise ConfigError(
+            f"The workdir {workdir} holds a run on other data: what config.{other[0]} names has "
+            "changed since. Bring the earlier file back, or choose another --workdir."
+        )
     return workdir
+
+
+DATA_FILE = "data.json"
+"""The fingerprints of a run's data, beside its `config.json`."""
+
+
+def _fingerprints(config: ConfigDict) -> dict[str, str]:
+    """SHA-256 of the files that fields of `config.data` name; a folder's are taken together."""
+    found = {}
+    for name, value in flatten(config).items():
+        is_path = name.startswith("data.") and name not in ("data.name", "data.data_dir")
+        if not (is_path and isinstance(value, str) and value):
+            continue
+        path = Path(value).expanduser()
+        files = sorted(p for p in path.glob("*") if p.is_file()) if path.is_dir() else [path]
+        if not all(file.is_file() for file in files):
+            continue
+        total = hashlib.sha256()
+        for file in files:
+            with file.open("rb") as content:
+                total.update(hashlib.file_digest(content, "sha256").digest())
+        found[name] = total.hexdigest()
+    return found

@@ -48,7 +48,13 @@ class Autoencoder(nnx.Module):
         if latent_dim < 0:
             raise ValueError(f"latent_dim must be at least 0, got {latent_dim}.")
         self.representation = representation
-        self.encoder = ConvEncoder(image_shape, channels, rngs=rngs)
+        # A relative layer reads directions and distances: it gets the latents unbent.
+        self.encoder = ConvEncoder(
+            image_shape,
+            channels,
+            last_activation=bool(latent_dim) or representation.is_absolute,
+            rngs=rngs,
+        )
         features = self.encoder.out_features
         self.to_latent = nnx.Linear(features, latent_dim, rngs=rngs) if latent_dim else None
         self.latent_dim = latent_dim or features
@@ -59,7 +65,6 @@ class Autoencoder(nnx.Module):
         if self.to_latent is None:
             return features
         latents = self.to_latent(features)
-        # A relative layer reads directions and distances: it gets the latents unbent.
         return gelu(latents) if self.representation.is_absolute else latents
 
     def encode(self, images: jax.Array, *, train: bool = False) -> jax.Array:

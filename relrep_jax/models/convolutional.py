@@ -32,7 +32,7 @@ def feature_sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[t
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape must be (height, width, channels), got {image_shape}.")
-    if not channels or min(channels) < 1:
+    if not channels or not all(isinstance(c, int) and c >= 1 for c in channels):
         raise ValueError(f"channels must be a list of positive integers, got {tuple(channels)}.")
     sizes = [(image_shape[0], image_shape[1])]
     for index in range(len(channels)):
@@ -48,9 +48,22 @@ def feature_sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[t
 
 
 class ConvEncoder(nnx.Module):
-    """Images `[n, h, w, c]` to flat features `[n, out_features]`."""
+    """Images `[n, h, w, c]` to flat features `[n, out_features]`.
 
-    def __init__(self, image_shape: ImageShape, channels: Sequence[int], *, rngs: nnx.Rngs):
+    Args:
+        image_shape: `(height, width, channels)`.
+        channels: hidden channels, one convolution each.
+        last_activation: whether the last convolution is followed by the activation, too.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        channels: Sequence[int],
+        *,
+        last_activation: bool = True,
+        rngs: nnx.Rngs,
+    ):
         sizes = feature_sizes(image_shape, channels)
         widths = (image_shape[2], *channels)
         self.convolutions = nnx.List(
@@ -69,12 +82,15 @@ class ConvEncoder(nnx.Module):
             ]
         )
         self.norms = nnx.List([nnx.BatchNorm(c, momentum=0.9, rngs=rngs) for c in channels])
+        self.last_activation = last_activation
         self.out_features = math.prod(sizes[-1]) * channels[-1]
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         x = images
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = gelu(norm(convolution(x), use_running_average=not train))
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            x = norm(convolution(x), use_running_average=not train)
+            if self.last_activation or i + 1 < len(self.convolutions):
+                x = gelu(x)
         return x.reshape(x.shape[0], -1)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,10 +44,14 @@ class MetricsLog:
 
         self._path = workdir / "metrics.jsonl"
         self._seeds = seeds
-        self._events = SummaryWriter(str(workdir / "tensorboard"))
+        # Events cannot be taken back: those of an earlier run are written anew from the records.
+        events = workdir / "tensorboard"
+        shutil.rmtree(events, ignore_errors=True)
+        self._events = SummaryWriter(str(events))
 
     def forget(self, representation: str, after_epoch: int) -> None:
-        """Drop the records of epochs that a resumed run will take again."""
+        """Drop the records of epochs that a resumed run will take again; to be called before the
+        first `write` of a representation."""
         kept = [
             record
             for record in read_metrics(self._path)
@@ -55,6 +60,16 @@ class MetricsLog:
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
         temporary.replace(self._path)
+        for record in kept:
+            if record["representation"] == representation:
+                metrics = {k: v for k, v in record.items() if isinstance(v, list)}
+                self._add_events(representation, record["step"], metrics)
+
+    def _add_events(self, representation: str, step: int, metrics: dict[str, Any]) -> None:
+        for name, values in metrics.items():
+            for seed, value in zip(self._seeds, values, strict=True):
+                value = math.nan if value is None else value
+                self._events.add_scalar(f"{representation}/{name}/seed_{seed}", value, step)
 
     def write(
         self,
@@ -73,8 +88,7 @@ class MetricsLog:
         }
         for name, values in metrics.items():
             record[name] = [float(v) if math.isfinite(v) else None for v in values]
-            for seed, value in zip(self._seeds, values, strict=True):
-                self._events.add_scalar(f"{representation}/{name}/seed_{seed}", value, step)
+        self._add_events(representation, step, metrics)
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
