@@ -79,8 +79,8 @@ class Sum(nnx.Module):
         return jnp.sum(self.norm(product), axis=0)
 
 
-class MLPSum(nnx.Module):
-    """Sum of `tanh(W_i LayerNorm_i(space_i) + b_i)`: `[s, n, m] -> [n, m]`. The papers' best."""
+class _SpaceMLP(nnx.Module):
+    """`tanh(W_i LayerNorm_i(space_i) + b_i)`: `[s, n, m] -> [s, n, m]`."""
 
     def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
         self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
@@ -88,13 +88,22 @@ class MLPSum(nnx.Module):
         shape = (num_spaces, num_anchors, num_anchors)
         self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_spaces, 1, num_anchors), jnp.float32))
-        self.out_features = num_anchors
 
     def __call__(self, product: jax.Array) -> jax.Array:
         spaces = self.norm(product)
         kernel, bias = (p[...].astype(spaces.dtype) for p in (self.kernel, self.bias))
-        hidden = jnp.einsum("snm,smk->snk", spaces, kernel) + bias
-        return jnp.sum(jnp.tanh(hidden), axis=0)
+        return jnp.tanh(jnp.einsum("snm,smk->snk", spaces, kernel) + bias)
+
+
+class MLPSum(_SpaceMLP):
+    """Sum of `tanh(W_i LayerNorm_i(space_i) + b_i)`: `[s, n, m] -> [n, m]`. The papers' best."""
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
+        super().__init__(num_spaces, num_anchors, rngs=rngs)
+        self.out_features = num_anchors
+
+    def __call__(self, product: jax.Array) -> jax.Array:
+        return jnp.sum(super().__call__(product), axis=0)
 
 
 class WeightedAverage(nnx.Module):
@@ -133,7 +142,7 @@ class SelfAttention(nnx.Module):
             raise ValueError(f"num_heads {num_heads} does not divide num_anchors {num_anchors}.")
         if num_features is not None and (num_features < 1 or num_features % num_heads):
             raise ValueError(f"num_features {num_features} is no multiple of {num_heads} heads.")
-        self.norm = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
+        self.embed = SpaceNorm(num_spaces, num_anchors, rngs=rngs)
         self.attention = nnx.MultiHeadAttention(
             num_heads,
             num_anchors,
@@ -145,14 +154,28 @@ class SelfAttention(nnx.Module):
         self.out_features = num_anchors
 
     def __call__(self, product: jax.Array) -> jax.Array:
-        tokens = jnp.moveaxis(self.norm(product), 0, 1)
+        tokens = jnp.moveaxis(self.embed(product), 0, 1)
         return jnp.sum(self.attention(tokens), axis=1).astype(tokens.dtype)
+
+
+class MLPSelfAttention(SelfAttention):
+    """Self-attention over `tanh(W_i LayerNorm_i(space_i) + b_i)` as tokens, then their sum.
+
+    `[s, n, m] -> [n, m]`. Arguments as for `SelfAttention`.
+
+    Reference: Cannistraci et al. 2024 (arXiv 2310.01211), appendix.
+    """
+
+    def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs, **options):
+        super().__init__(num_spaces, num_anchors, rngs=rngs, **options)
+        self.embed = _SpaceMLP(num_spaces, num_anchors, rngs=rngs)
 
 
 AGGREGATIONS: dict[str, type[nnx.Module]] = {
     "concatenation": Concatenation,
     "sum": Sum,
     "mlp_sum": MLPSum,
+    "mlp_self_attention": MLPSelfAttention,
     "weighted_average": WeightedAverage,
     "self_attention": SelfAttention,
 }

@@ -46,13 +46,19 @@ def reference_attention(module, tokens):
     return mixed @ kernel[0] + bias
 
 
+def reference_mlp(module, x):
+    kernel, bias = np.float64(module.kernel[...]), np.float64(module.bias[...])
+    return np.tanh(normalized(x) @ kernel + bias)
+
+
 REFERENCES = {
     "concatenation": lambda module, x: np.concatenate(list(normalized(x)), axis=-1),
     "sum": lambda module, x: normalized(x).sum(axis=0),
     "weighted_average": lambda module, x: normalized(x).mean(axis=0),
-    "mlp_sum": lambda module, x: np.tanh(
-        normalized(x) @ np.float64(module.kernel[...]) + np.float64(module.bias[...])
-    ).sum(axis=0),
+    "mlp_sum": lambda module, x: reference_mlp(module, x).sum(axis=0),
+    "mlp_self_attention": lambda module, x: reference_attention(
+        module, np.moveaxis(reference_mlp(module.embed, x), 0, 1)
+    ).sum(axis=1),
     "self_attention": lambda module, x: reference_attention(
         module, np.moveaxis(normalized(x), 0, 1)
     ).sum(axis=1),

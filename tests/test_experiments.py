@@ -197,7 +197,7 @@ BAD = {
     "unknown optimizer": (["--config.optimizer.name=adan"], "Did you mean 'adam'"),
     "unknown aggregation": (
         ["--config.representations.product.aggregation=mean"],
-        "Known: concatenation, mlp_sum, self_attention, sum, weighted_average",
+        "Known: concatenation, mlp_self_attention, mlp_sum, self_attention, sum, weighted_average",
     ),
     "seeds beyond 32 bits": (["--config.seeds.first=5000000000"], "must be below 2**32"),
     "an anchor seed beyond 32 bits": (

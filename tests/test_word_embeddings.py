@@ -30,16 +30,20 @@ def test_relative_spaces_find_what_absolute_ones_cannot(tmp_path):
     with open(tmp_path / "tables" / "summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(r["anchors"], r["source"], r["metric"]): float(r["mean"]) for r in rows}
-    assert len(found) == 3 * 2 * 3
+    assert len(found) == 5 * 2 * 3
     for source in ("pixels", "frequencies"):
         for choice in ("uniform", "top_40"):
             assert found[choice, source, "mrr"] > 0.5 > 0.1 > found["absolute", source, "mrr"]
             assert found[choice, source, "cosine"] > 0.7
+        assert found["ridge", source, "mrr"] > 0.3
+    # A map the other way is fitted the other way.
+    assert found["ridge", "pixels", "mrr"] != found["ridge", "frequencies", "mrr"]
     text = report.read_text()
     assert "no words" in text
     assert "Published" not in text
     assert "pixels → frequencies: MRR@5" in text
     assert "| top_40 | uniform | mrr |" in text
+    assert "| ridge | uniform | mrr |" in text
     assert "nearest to each of a 0, a 1, a 4, a 7 in pixels" in text
     assert (tmp_path / word_embeddings.CLUSTERS).stat().st_size > 10_000
 
@@ -160,6 +164,7 @@ def test_the_words_of_the_figure(tmp_path):
         ({"anchors.choices": ("kmean",)}, "Did you mean 'kmeans'"),
         ({"anchors.choices": ("top_10",)}, "top_10 must lie between"),
         ({"neighbours": 150}, "below 150"),
+        ({"translations": ("rige",)}, "Did you mean 'ridge'"),
         ({"seeds.count": 0}, "at least 1"),
     ],
 )

@@ -18,6 +18,7 @@ def get_config():
     config.aggregations = (
         "mlp_sum",
         "self_attention",
+        "mlp_self_attention",
         "concatenation",
         "sum",
         "weighted_average",

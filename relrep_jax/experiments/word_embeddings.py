@@ -8,6 +8,7 @@ the same anchor words, a word finds its counterpart and its neighbours in the ot
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relrep_jax import anchors as anchor_choice
-from relrep_jax import measures, report, transforms
+from relrep_jax import measures, report, transforms, translation
 from relrep_jax.checks import lookup
 from relrep_jax.data.base import DatasetError, opening
 from relrep_jax.data.latents import TRAIN_PART, load_folder, load_latents
@@ -73,6 +74,10 @@ def default_config() -> ConfigDict:
     # A transform of both spaces fitted on the anchors, such as centering; empty: none.
     config.anchors.absolute_transform = ""
 
+    # Names of relrep_jax.translation that are shown beside: maps from one space to the other,
+    # fitted on the first choice's anchors.
+    config.translations = ("orthogonal", "ridge")
+
     config.seeds = ConfigDict()
     config.seeds.count = 10
     config.seeds.first = 0
@@ -119,6 +124,8 @@ def prepare(config: ConfigDict) -> Job:
             "seeds.first": 0,
         },
     )
+    for name in config.translations:
+        lookup("translation", name, translation.TRANSLATIONS)
     if bool(config.data.source) != bool(config.data.target):
         raise ConfigError("Set both config.data.source and config.data.target, or none of them.")
     if config.data.path and config.data.source:
@@ -225,6 +232,12 @@ def _choose(choice: str, key: jax.Array, x: jax.Array, count: int) -> jax.Array:
     return CHOICES[choice](key, x, count)
 
 
+def _translate(name: str, x: jax.Array, y: jax.Array, indices: jax.Array) -> jax.Array:
+    """All rows of `x` in the space of `y`, by a map that was fitted on some."""
+    translator = translation.get(name)
+    return translator.apply(translator.fit(x[indices], y[indices]), x)
+
+
 def score(source: jax.Array, target: jax.Array, k: int) -> dict[str, jax.Array]:
     """The three metrics of two spaces `[n, m]` with the same axes."""
     return {
@@ -257,8 +270,16 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             for metric, value in scored(*pair, k).items():
                 rows.append((choice, seed, *names, metric, float(value)))
 
+    def add_translations(seed: int, indices: jax.Array) -> None:
+        for name in config.translations:
+            map_all = jax.jit(partial(_translate, name))
+            for i, j in ((0, 1), (1, 0)):
+                mapped = map_all(spaces[i], spaces[j], indices)
+                for metric, value in scored(mapped, spaces[j], k).items():
+                    rows.append((name, seed, job.names[i], job.names[j], metric, float(value)))
+
     width = min(space.shape[1] for space in spaces)
-    jobs = 1 + len(config.anchors.choices) * len(seeds)
+    jobs = 1 + (len(config.anchors.choices) + bool(config.translations)) * len(seeds)
     with report.progress(console, "absolute", jobs) as advance:
         # Of different widths, only the features that both have can be compared at all.
         add("absolute", 0, *(space[:, :width] for space in spaces))
@@ -272,8 +293,13 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 add(choice, seed, *(relative(space, indices) for space in spaces))
                 advance(what=choice)
 
-    if job.clusters:
         choice = config.anchors.choices[0]
+        for seed in seeds if config.translations else ():
+            indices = _choose(choice, jax.random.key(seed), spaces[0], config.anchors.count)
+            add_translations(seed, indices)
+            advance(what="translations")
+
+    if job.clusters:
         indices = _choose(choice, jax.random.key(seeds[0]), spaces[0], config.anchors.count)
         _draw_clusters(job, [relative(space, indices) for space in spaces], workdir)
     summary = summarize(rows)
@@ -281,7 +307,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     report.write_json(workdir / "tables" / "scores.json", COLUMNS, rows)
     report.write_csv(workdir / "tables" / "summary.csv", SUMMARY_COLUMNS, summary)
     console.print(terminal_table(job, summary))
-    sheet = comparison_sheet(rows, config.anchors.choices)
+    sheet = comparison_sheet(rows, [*config.anchors.choices, *config.translations])
     path = _write_report(job, workdir, summary, sheet, command)
     console.print(f"Tables and report: {workdir}", highlight=False)
     return path
@@ -388,13 +414,20 @@ def _caption(job: Job) -> str:
         f"{f' after {transform}' if transform else ''}, mean ± standard deviation over "
         f"{config.seeds.count} seeds. absolute: the first "
         f"{min(space.shape[1] for space in job.spaces)} features of both as they are."
+        + (
+            f" {', '.join(config.translations)}: the words of one space mapped to the other, "
+            f"fitted on the {config.anchors.choices[0]} anchors."
+            if config.translations
+            else ""
+        )
     )
 
 
 def terminal_table(job: Job, summary: list[tuple]) -> Table:
     """The table for the terminal."""
     header, body = _cells(job, summary)
-    table = Table(title="Relative spaces", caption=_caption(job), title_style="bold")
+    title = "Relative spaces" + (" (embedded)" if job.is_embedded else "")
+    table = Table(title=title, caption=_caption(job), title_style="bold")
     size = len(METRICS)
     for i, name in enumerate(["Anchors", *(cell.split(": ")[1] for cell in header[1 : 1 + size])]):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
@@ -441,7 +474,8 @@ def _write_report(
         sections.append(("Published", PUBLISHED))
     return report.write_report(
         workdir / "report.md",
-        title=f"Relative spaces of {job.names[0]} and {job.names[1]}",
+        title=f"Relative spaces of {job.names[0]} and {job.names[1]}"
+        + (" (embedded)" if job.is_embedded else ""),
         intro=(
             "Does a word find its counterpart (MRR) and its counterpart's neighbours (Jaccard) in "
             "the other space? A2 of Moschella et al. 2023."
