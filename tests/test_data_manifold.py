@@ -69,13 +69,26 @@ def test_correlations_are_scipy_s_without_diverged_models():
     similarity[3] = np.nan
     rows = [("gcnii", a, s) for a, s in zip(accuracy, similarity, strict=True)]
     rows += [("gin", 0.5, np.nan), ("gin", 0.1, 0.2)]
-    everything, gcnii, gin = data_manifold.correlations(rows)
+    everything, gcnii, gin, learnt = data_manifold.correlations(rows)
     assert everything[:3] == ("all", 20, 2)
     keep = np.arange(20) != 3
     expected = stats.pearsonr(accuracy[keep], similarity[keep])
     assert gcnii[3:5] == pytest.approx((expected.statistic, expected.pvalue))
     assert gin[:3] == ("gin", 1, 1)
     assert np.isnan(gin[3:]).all()
+    keep &= accuracy > 0.5
+    expected = stats.pearsonr(accuracy[keep], similarity[keep])
+    assert learnt[:2] == ("accuracy above 0.5", keep.sum())
+    assert learnt[3:5] == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_a_model_that_diverges_is_counted_as_such(tmp_path):
+    """Not as one whose every node is of the first class and which is like nothing."""
+    config = small(**{"sweep.learning_rates": (0.01, 1e30), "sweep.epochs": (3,)})
+    config.sweep.optimizers = ("sgd",)
+    job = data_manifold.prepare(config)
+    table = data_manifold.run(job, tmp_path, Console(quiet=True))
+    assert table[0][1:3] == (job.num_models // 2, job.num_models // 2)
 
 
 BAD = {

@@ -277,6 +277,7 @@ def test_invariances_are_those_of_the_formulas():
         "Euclidean": {"orthogonal", "translation", "signed permutation"},
         "L1": {"translation", "signed permutation"},
         "L∞": {"translation", "signed permutation"},
+        "change of basis": {"orthogonal", "scaling", "signed permutation", "diagonal", "linear"},
         "Mahalanobis": set(invariances.MAPS),
         "whitened inner": set(invariances.MAPS),
     }

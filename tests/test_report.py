@@ -720,3 +720,12 @@ def test_scatter_draws_a_group_each_without_what_is_not_finite():
         report.scatter({"gcn": (x, y[:2])}, "a", "b")
     with pytest.raises(ValueError, match="at least one group"):
         report.scatter({}, "a", "b")
+
+
+def test_a_change_map_tells_no_change_from_little():
+    changes = np.array([[0.0, 0.004], [1e-8, 2.0]])
+    figure = report.change_map(changes, ["cosine", "L1"], ["scaling", "any map"], "change", 1e-6)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["same", "0.00", "same", "2.00"]
+    with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
+        report.change_map(changes, ["cosine"], ["scaling", "any map"], "change", 1e-6)

@@ -55,6 +55,8 @@ CORRELATION_COLUMNS = (
 )
 
 
+LEARNT = 0.5
+"""The validation accuracy above which the paper's plots over time show a model."""
 PUBLISHED = "A Pearson correlation of 0.955 on Cora over 1,680 models of 32 and 64 layers."
 
 
@@ -373,7 +375,8 @@ def _name(job: Job) -> str:
 
 
 def correlations(rows: list[tuple]) -> list[tuple]:
-    """Of rows of `COLUMNS` the correlations over all models and for each kind of layer.
+    """Of rows of `COLUMNS` the correlations over all models, for each kind of layer, and over
+    those that have learnt something, of which there are often two clusters otherwise.
 
     Returns:
         Rows of `CORRELATION_COLUMNS`; NaN where fewer than three models, or no spread, are left.
@@ -381,9 +384,12 @@ def correlations(rows: list[tuple]) -> list[tuple]:
     from scipy import stats
 
     table = []
-    for name in ("all", *dict.fromkeys(row[0] for row in rows)):
-        chosen = [row[-2:] for row in rows if name in ("all", row[0])]
-        accuracy, similarity = np.array(chosen, np.float64).T
+    chosen = {"all": [row[-2:] for row in rows]}
+    for layer in dict.fromkeys(row[0] for row in rows):
+        chosen[layer] = [row[-2:] for row in rows if row[0] == layer]
+    chosen[f"accuracy above {LEARNT}"] = [row[-2:] for row in rows if row[-2] > LEARNT]
+    for name, pairs in chosen.items():
+        accuracy, similarity = np.array(pairs, np.float64).reshape(-1, 2).T
         alive = np.isfinite(accuracy) & np.isfinite(similarity)
         accuracy, similarity = accuracy[alive], similarity[alive]
         found = [(float("nan"),) * 2] * 2
@@ -412,8 +418,11 @@ def _markdown(table: list[tuple]) -> str:
 
 
 def _headline(job: Job) -> str:
+    epochs = sorted(set(job.config.sweep.epochs))
     return (
-        f"{job.num_models:,} node classifiers on {_name(job)} ({job.dataset.num_nodes:,} "
+        f"{job.num_models:,} node classifiers ({job.num_models // len(epochs):,} trainings, looked "
+        f"at after {', '.join(map(str, epochs))} epochs) on {_name(job)} "
+        f"({job.dataset.num_nodes:,} "
         f"nodes, {len(job.data.train):,} of them for training and {len(job.data.val):,} for "
         f"validation), {len(job.data.anchors)} anchors, similarity over all nodes"
     )

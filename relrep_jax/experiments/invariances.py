@@ -54,8 +54,12 @@ def _diagonal(rng: np.random.Generator, x: Space) -> Space:
     return x * np.exp(rng.uniform(-1.0, 1.0, x.shape[1]))
 
 
+def _linear(rng: np.random.Generator, x: Space) -> Space:
+    return _orthogonal(rng, _diagonal(rng, _orthogonal(rng, x)))
+
+
 def _affine(rng: np.random.Generator, x: Space) -> Space:
-    return _translation(rng, _orthogonal(rng, _diagonal(rng, _orthogonal(rng, x))))
+    return _translation(rng, _linear(rng, x))
 
 
 MAPS: dict[str, Callable[[np.random.Generator, Space], Space]] = {
@@ -64,6 +68,7 @@ MAPS: dict[str, Callable[[np.random.Generator, Space], Space]] = {
     "translation": _translation,
     "signed permutation": _signed_permutation,
     "diagonal": _diagonal,
+    "linear": _linear,
     "affine": _affine,
 }
 """Random maps `(generator, latents [n, d]) -> [n, d]` by the class that they are of."""
@@ -220,6 +225,16 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
         for e, encoder in enumerate(problem.names)
         for s, seed in enumerate(seeds)
     ]
+    figures = []
+    for k, normalized in enumerate(("bare distances", "after a LayerNorm over the anchors")):
+        # The encoder on which a distance changes most, mean over seeds.
+        largest = changes[:, :, k].max(axis=0).mean(axis=0)
+        figure = report.change_map(
+            largest, [*DISTANCES], [*MAPS], "largest relative change", config.tolerance
+        )
+        name = ("bare", "normalized")[k]
+        path = report.save(figure, workdir / "figures" / f"{name}.png")
+        figures.append((f"What changes under which maps, {normalized}.", path))
     sheets = [
         change_sheet(title, changes[:, :, k], config.tolerance)
         for k, title in enumerate(("Bare distances", "After a LayerNorm over the anchors"))
@@ -231,11 +246,12 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 "How much relative spaces change when latents are mapped, B8 of Cannistraci et "
                 f"al. 2024: {config.components} principal components of each encoder, "
                 f"{job.num_anchors} anchors, float64. Scaling is by 3, features are scaled by "
-                "factors from 0.37 to 2.7, and affine maps are both with rotations and a "
-                "translation."
+                "factors from 0.37 to 2.7, linear maps are that between two rotations, and "
+                "affine ones are linear ones with a translation."
             ),
             sheets=sheets,
             tables={"changes": (COLUMNS, rows)},
+            figures=figures,
         ),
         problem,
         workdir,

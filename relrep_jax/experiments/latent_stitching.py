@@ -224,8 +224,10 @@ def write_figures(
 ) -> list[tuple[str, Path]]:
     """A heat map of the mean score for each method, a figure for each budget."""
     figures = []
-    for budget in dict.fromkeys(outcome.parallel_samples for outcome in outcomes):
-        chosen = [outcome for outcome in outcomes if outcome.parallel_samples == budget]
+    budgets = list(dict.fromkeys(outcome.parallel_samples for outcome in outcomes))
+    for budget in [budget for budget in budgets if budget] or budgets:
+        # What needs no parallel samples stands beside, to be compared with.
+        chosen = [outcome for outcome in outcomes if outcome.parallel_samples in (0, budget)]
         figure = report.pair_grid(grids(chosen, metric), missing="widths differ")
         path = report.save(figure, folder / f"pairs_{budget}.png")
         names = chosen[0].result.names

@@ -5,6 +5,7 @@ and a report go out. Files are written in one step, and the same input gives the
 """
 
 from relrep_jax.report.figures import (
+    change_map,
     intervals,
     latent_spaces,
     learning_curves,
@@ -70,6 +71,7 @@ __all__ = [
     "atomic_open",
     "atomic_write_bytes",
     "atomic_write_text",
+    "change_map",
     "describe",
     "describe_excluded",
     "environment",

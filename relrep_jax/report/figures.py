@@ -28,6 +28,7 @@ from relrep_jax.report.tables import Grid, get_metric
 
 __all__ = [
     "PALETTE",
+    "change_map",
     "intervals",
     "latent_spaces",
     "learning_curves",
@@ -776,6 +777,62 @@ def intervals(values: Mapping[str, tuple[float, float]], xlabel: str) -> Figure:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
+        _freeze(figure)
+    return figure
+
+
+def change_map(
+    changes: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, tolerance: float
+) -> Figure:
+    """A heat map of changes, in which what does not change at all stands out.
+
+    Args:
+        changes: `[rows, columns]`, at least 0.
+        rows, columns: their names.
+        label: what the changes are.
+        tolerance: a change below this is none.
+
+    Returns:
+        The figure, with one axes and one for the colour bar.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    changes = np.asarray(changes, np.float64)
+    if changes.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"changes must have shape {(len(rows), len(columns))} to fit the names, got "
+            f"{changes.shape}"
+        )
+    is_same = changes < tolerance
+    colormap = matplotlib.colormaps["Oranges"]
+    norm = LogNorm(0.01, 10.0, clip=True)
+    with _style():
+        figure = _figure(1.9 + 0.78 * len(columns), 1.2 + 0.27 * len(rows), gap=0.04)
+        axes = figure.subplots()
+        image = axes.imshow(
+            np.ma.masked_array(changes, is_same), cmap=colormap, norm=norm, aspect="auto"
+        )
+        for (i, j), change in np.ndenumerate(changes):
+            if is_same[i, j]:
+                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=PALETTE[0]))
+            axes.text(
+                j,
+                i,
+                "same" if is_same[i, j] else _short(change, 4),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if is_same[i, j] else _ink_on(colormap, norm, 0.01, change),
+            )
+        axes.set_xticks(range(len(columns)), [name.replace(" ", "\n") for name in columns])
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, pad=4)
+        axes.spines[:].set_visible(False)
+        bar = figure.colorbar(image, ax=axes, label=label, pad=0.015, aspect=22)
+        bar.outline.set_visible(False)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(_plain))
         _freeze(figure)
     return figure
 
