@@ -1,6 +1,6 @@
 """Zero-shot autoencoder stitching on CIFAR-10: the protocol of experiment A5.
 
-Moschella et al. 2023 (arXiv 2209.15430), section 4.2: channels 32, 64, 128, 256, 500 anchors
+Moschella et al. 2023 (arXiv 2209.15430), Table 2: channels 32, 64, 128, 256, 500 anchors
 stratified over the classes, Adam 1e-3, batch 128, gradients clipped at norm 10, 60 epochs, six
 seeds. The paper's relative models take the flattened features for latents; here all three
 representations share the 256-dimensional bottleneck (`--config.model.latent_dim=0` is theirs).

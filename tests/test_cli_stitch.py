@@ -93,6 +93,7 @@ def test_writes_tables_pictures_and_a_report(home, capsys):
     assert Path("out/mine.txt").exists()
 
 
+@pytest.mark.slow
 def test_one_method_that_fails_costs_the_others_nothing(home, capsys, monkeypatch):
     real = job.stitch
 

@@ -86,6 +86,7 @@ def test_does_not_see_rotations_scales_and_offsets_of_any_space():
         )
 
 
+@pytest.mark.slow
 def test_encoders_meet_in_it():
     spaces = [jnp.asarray(x) for x in three_views()]
     params = fit([x[:80] for x in spaces])

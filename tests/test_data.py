@@ -138,6 +138,7 @@ for name in ("tensorflow_datasets", "sklearn", "tensorflow"):
     assert run_python(code).returncode == 0
 
 
+@pytest.mark.slow
 def test_two_processes_may_prepare_at_once(tmp_path):
     # Both seed Python's generator alike, as training scripts do, and start together.
     code = """

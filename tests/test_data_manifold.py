@@ -82,6 +82,7 @@ def test_correlations_are_scipy_s_without_diverged_models():
     assert learnt[3:5] == pytest.approx((expected.statistic, expected.pvalue))
 
 
+@pytest.mark.slow
 def test_a_model_that_diverges_is_counted_as_such(tmp_path):
     """Not as one whose every node is of the first class and which is like nothing."""
     config = small(**{"sweep.learning_rates": (0.01, 1e30), "sweep.epochs": (3,)})

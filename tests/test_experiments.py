@@ -539,6 +539,7 @@ def run_train(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 def test_the_program_exits_with_2_and_no_traceback(tmp_path):
     process = run_train("--config.seeds.count=0", f"--workdir={tmp_path / 'run'}")
     output, _ = process.communicate(timeout=120)

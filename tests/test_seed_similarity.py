@@ -34,6 +34,7 @@ def test_measures_agree_with_scipy():
     assert found["spearman"] == pytest.approx(spearmanr(x.ravel(), y.ravel())[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_relative_spaces_of_a_rotation_are_alike_and_latents_are_not():
     x = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
     y = (x @ ortho_group.rvs(6, random_state=1)).astype(np.float32)

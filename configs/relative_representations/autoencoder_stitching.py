@@ -1,6 +1,6 @@
 """A5: zero-shot stitching of autoencoders, from seed to seed.
 
-Moschella et al. 2023 (arXiv 2209.15430), section 4.2 and Table 2: channels 32, 64, 128, 256, 500
+Moschella et al. 2023 (arXiv 2209.15430), Table 2: channels 32, 64, 128, 256, 500
 anchors, Adam 1e-3, batch 128, gradients clipped at norm 10, 60 epochs, six seeds. That is
 `configs/autoencoder_mnist.py`; this is the same for the embedded digits or any file, with the
 paper's two representations.

@@ -1,10 +1,11 @@
 """A4 on graphs: do relative classifiers reach the accuracy of absolute ones, end to end?
 
 Moschella et al. 2023 (arXiv 2209.15430), Table 3: 32 (or 64) GCNII layers of 300 features, 300
-anchors among the training nodes, 500 epochs of Adam, 10 seeds. Two things differ: the learning
-rate is a quarter of the paper's 0.02, and features are not divided by their sums
-(`--config.data.normalize_features=True`). With both as in the paper, some relative seeds here end
-by giving every node one class.
+anchors among the training nodes, 500 epochs of Adam, 10 seeds. Three things differ: the learning
+rate is a quarter of the paper's 0.02, features are not divided by their sums
+(`--config.data.normalize_features=True`), and the relative layer ends in a learned LayerNorm where
+the paper's ends in an L2 normalisation. With the first two as in the paper, some relative seeds
+here end by giving every node one class.
 
     python train.py --config=configs/relative_representations/graph_classification.py \
         --config.data.path=graph_cora.npz

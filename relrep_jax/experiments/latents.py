@@ -62,8 +62,8 @@ def latent_fields(experiment: str) -> ConfigDict:
 def anchor_fields(config: ConfigDict) -> None:
     """Adds how many anchors there are."""
     config.anchors = ConfigDict()
-    # Parallel samples that are anchors. 0: the paper's number, or all training samples where
-    # there are fewer.
+    # Parallel samples that are anchors. 0: this experiment's own number (the paper's, where it is
+    # known), or all training samples where there are fewer.
     config.anchors.count = 0
 
 
@@ -77,8 +77,8 @@ def head_fields(config: ConfigDict, name: str, epochs: int, learning_rate: float
     config.head.batch_size = 64
 
 
-def make_head(fields: ConfigDict, **options: Any) -> Head:
-    """The head of these fields.
+def make_head(fields: ConfigDict, group: str = "head", **options: Any) -> Head:
+    """The head of these fields, which messages call `config.<group>`.
 
     Raises:
         ValueError: an unknown head or values out of range.
@@ -87,7 +87,9 @@ def make_head(fields: ConfigDict, **options: Any) -> Head:
     if fields.name == "logistic_regression":
         return make(**options)
     if not fields.learning_rate > 0:
-        raise ConfigError(f"config.head.learning_rate must be above 0, got {fields.learning_rate}.")
+        raise ConfigError(
+            f"config.{group}.learning_rate must be above 0, got {fields.learning_rate}."
+        )
     return make(
         learning_rate=fields.learning_rate,
         epochs=fields.epochs,
@@ -210,20 +212,20 @@ def _balanced(labels: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
 SMOKE_ANCHORS = 40
 
 
-def num_anchors(given: int, config: ConfigDict, problem: Problem, paper: int) -> int:
+def num_anchors(given: int, config: ConfigDict, problem: Problem, default: int) -> int:
     """How many anchors there are.
 
     Args:
         given: the number in the config.
         config: whose scale counts.
         problem: whose training samples they are.
-        paper: the paper's number, where the given one is 0.
+        default: the experiment's own number, where the given one is 0.
 
     Raises:
         ConfigError: more than there are training samples.
     """
     available = len(problem.train)
-    count = given or min(paper, available)
+    count = given or min(default, available)
     if config.scale == "smoke":
         count = min(count, SMOKE_ANCHORS)
     check_anchors("the number of anchors in config.anchors", count, problem)

@@ -121,7 +121,7 @@ def prepare(config: ConfigDict) -> Job:
         config,
         problem,
         latents.make_head(config.head, aggregation=attention),
-        latents.make_head(tuning, aggregation=attention),
+        latents.make_head(tuning, "tuning", aggregation=attention),
         latents.num_anchors(config.anchors.count, config, problem, ANCHORS),
         config.tuning.samples or available,
         latents.transform_of(config.anchors.absolute_transform),

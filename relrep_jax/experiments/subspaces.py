@@ -21,7 +21,7 @@ from relrep_jax.experiments.config import ConfigError
 from relrep_jax.stitching import Representation, representations
 from relrep_jax.stitching.heads import Head
 
-PAPER_ANCHORS = 256
+ANCHORS = 256
 METRIC = "accuracy"
 PLAIN = "one space, not rounded"
 
@@ -93,7 +93,7 @@ def prepare(config: ConfigDict) -> Job:
     for width in config.bins:
         if not width > 0:
             raise ConfigError(f"config.bins must be above 0, got {width}.")
-    count = latents.num_anchors(config.anchors.count, config, problem, PAPER_ANCHORS)
+    count = latents.num_anchors(config.anchors.count, config, problem, ANCHORS)
     return Job(config, problem, latents.make_head(config.head), count, _variants(config))
 
 
