@@ -2,7 +2,8 @@
 
 Five seeds; absolute latents, relative ones by cosine, and the product of four similarities.
 About a minute on two CPU cores. All fields are explained in
-`relrep_jax/experiments/image_stitching.py`.
+`relrep_jax/experiments/image_stitching.py` and, those that other experiments have as well, in
+`relrep_jax/experiments/end_to_end.py`.
 """
 
 from relrep_jax.experiments.image_stitching import default_config
