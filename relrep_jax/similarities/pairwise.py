@@ -268,12 +268,14 @@ def _products(rows: int, x: Array, a: Array) -> tuple[Array, Array]:
     def step(index, state):
         start = jnp.minimum(index * rows, n - rows)
         block, anchors, scale = _rescale(lax.dynamic_slice_in_dim(x, start, rows) - centre, centred)
-        norms = jnp.sum(block * block, axis=1)[:, None] + jnp.sum(anchors * anchors, axis=1)
+        lengths = jnp.sum(block * block, axis=1)
+        norms = lengths[:, None] + jnp.sum(anchors * anchors, axis=1)
         squares = norms - 2 * jnp.matmul(block, anchors.T, precision=lax.Precision.HIGHEST)
         # Written so that NaN, which infinite entries leave behind, counts as lost. A sum since it
         # is several times as fast as `any` on CPU.
         lost = jnp.sum(jnp.where(squares >= CANCELLED * norms, 0, 1), axis=1) > 0
-        lost = lost | _is_tiny(block) | jnp.any(_is_tiny(anchors))
+        # So do rows whose squares may underflow beside a huge one.
+        lost = lost | (lengths < UNEVEN**2) | jnp.any(_is_tiny(anchors))
         update = (jnp.sqrt(jnp.maximum(squares, 0)) * scale, lost)
         return jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0),
