@@ -718,7 +718,7 @@ def unprepared_with_k(name):
     return lambda x, y, k: EAGER[name](x, y, k)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_collapsed_spaces_are_not_called_alike(jit):
     x = jnp.ones((40, 3))
     test = partial(measures.permutation_test, "mutual_knn", count=19)
