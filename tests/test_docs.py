@@ -1,12 +1,48 @@
 """The pages under docs/ run, and print what they say."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from relrep_jax.experiments import get_experiment
+from relrep_jax.experiments.config import check_fields
+from relrep_jax.experiments.flags import parse_arguments
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+GALLERY = (DOCS / "experiments.md").read_text()
+SECTIONS = re.findall(r"^## ([AB]\d+): (.*?)(?=^<a id|\Z)", GALLERY, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_gallery_has_every_experiment():
+    names = [name for name, _ in SECTIONS]
+    assert names == [f"A{i}" for i in range(1, 11)] + [f"B{i}" for i in range(1, 9)]
+
+
+@pytest.mark.parametrize("name, text", SECTIONS, ids=lambda part: part if len(part) < 4 else "")
+def test_a_section_of_the_gallery_is_whole(name, text):
+    commands = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    assert commands
+    for command in commands:
+        program, *arguments = shlex.split(command.replace("\\\n", " "))[1:]
+        assert program == "train.py"
+        arguments = [a.replace("--config=", f"--config={DOCS.parent}/") for a in arguments]
+        # Fields that there are not end here.
+        config, _ = parse_arguments(["train.py", *arguments], DOCS / "none.py")
+        check_fields(
+            config, get_experiment(config).default_config(), ("representations", "optimizer")
+        )
+    assert re.search(r"^\| :?-", text, flags=re.MULTILINE), "no table"
+    assert re.search(r"^Took \d+ s", text, flags=re.MULTILINE), "no time"
+    assert "**Verdict: " in text
+    images = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert images
+    for image in images:
+        assert (DOCS / image).is_file(), image
 
 
 @pytest.mark.slow
