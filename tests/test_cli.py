@@ -83,6 +83,7 @@ def test_help_and_version_come_without_jax():
     assert f"relrep {rr.__version__}" in found.stdout
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command(home):
     command = [sys.executable, "-m", "relrep_jax"]
     done = subprocess.run(

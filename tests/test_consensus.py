@@ -99,6 +99,7 @@ def test_encoders_meet_in_it():
     assert error(a, b) < 0.5 * error(plain[0], plain[1])
 
 
+@pytest.mark.slow
 def test_an_anchor_that_an_encoder_lacks_does_not_count():
     spaces = [jnp.asarray(x) for x in three_views()]
     anchors = [x[:40] for x in spaces]

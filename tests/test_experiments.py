@@ -397,6 +397,7 @@ def test_a_classifier_that_diverged_has_no_accuracies_and_others_are_read_throug
     assert grids["absolute_ridge"][0, 2] == pytest.approx(expected, abs=0.003)
 
 
+@pytest.mark.slow
 def test_further_scores_of_reconstructions_are_those_of_each_pair():
     config = image_stitching.default_config()
     config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 20

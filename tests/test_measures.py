@@ -660,7 +660,17 @@ def test_prepared_forms_give_the_same_test(name):
     np.testing.assert_allclose(ours.score, ALL[name](x, y), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["linear_cka", "svcca", "pwcca", "procrustes_distance", "rsa"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear_cka",
+        "svcca",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("pwcca", "procrustes_distance", "rsa")
+        ),
+    ],
+)
 @pytest.mark.parametrize("widths", [(40, 50), pytest.param((40, 5), marks=pytest.mark.slow)])
 def test_prepared_forms_of_wide_spaces_give_the_same_test(name, widths):
     x, y = map(f32, alike(30, *widths))

@@ -265,6 +265,7 @@ def test_intervals(tmp_path):
 # --- What is measured -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_invariances_are_those_of_the_formulas():
     x = invariances.components(np.random.default_rng(0).standard_normal((200, 12)) * 3 + 1, 8)
     found = invariances.relative_changes(x, 20, seed=1)

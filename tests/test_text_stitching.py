@@ -101,6 +101,7 @@ def build(representation=None, **changes):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     model = build()
     variables = jax.jit(model.init)(jax.random.key(0))

@@ -158,6 +158,7 @@ def test_an_epoch_shows_each_sample_once_in_an_order_of_the_seed_and_the_epoch()
     assert len(set(seen)) == 4
 
 
+@pytest.mark.slow
 def test_steps_in_one_call_equal_steps_in_many():
     @partial(jax.jit, static_argnums=1)
     def take(state, count):
@@ -172,6 +173,7 @@ def test_steps_in_one_call_equal_steps_in_many():
     chex.assert_trees_all_close(take(start, 6).variables, many.variables, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_full_batch_is_all_of_the_data_as_it_is_in_every_step():
     """Leaves of any shapes; the same steps as on one batch of everything, which is shuffled."""
 
@@ -240,7 +242,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_after", [1, 3])
+@pytest.mark.parametrize("stop_after", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path, stop_after):
     whole = run([0, 1, 2], epochs=5, checkpoint_directory=tmp_path / "whole", checkpoint_every=2)
 

@@ -218,6 +218,7 @@ def test_generalized_procrustes_of_two_spaces_is_procrustes():
     np.testing.assert_allclose(got, predict("orthogonal", x, y, x, scaling=False), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_generalized_procrustes_beats_rotations_onto_one_space():
     base = normal(0, 100, 6)
     spaces = [(base + 0.5 * normal(i, 100, 6)) @ rotation(i, 6) for i in range(1, 5)]
@@ -233,6 +234,7 @@ def test_generalized_procrustes_beats_rotations_onto_one_space():
     assert last < first
 
 
+@pytest.mark.slow
 def test_generalized_procrustes_restores_what_it_maps():
     spaces = [f32(normal(i, 30, d) + i) for i, d in enumerate((4, 9, 6))]
     gpa = translation.generalized_procrustes

@@ -21,6 +21,7 @@ def small(**anchors):
     return config
 
 
+@pytest.mark.slow
 def test_relative_spaces_find_what_absolute_ones_cannot(tmp_path):
     config = small()
     assert get_experiment(config) is word_embeddings
