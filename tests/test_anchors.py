@@ -347,6 +347,7 @@ def test_spherical_clusters_heed_directions_alone():
     np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_kmeans_anchors_are_next_to_the_centroids_and_distinct():
     # More samples than are looked at at a time.
     x = spread("normal", 5000, 3)

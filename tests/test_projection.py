@@ -149,7 +149,10 @@ def test_own_similarities_are_welcome_wherever_a_name_is():
     assert rr.product_projection(x, x[:5], ("cosine", own)).shape == (2, 12, 5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "angular")) for name in NAMES],
+)
 def test_vmap_over_anchor_sets_over_seeds_and_over_both(name):
     z = jnp.stack([points(seed) for seed in range(3)])
     sets = jnp.array([[0, 1, 2, 3], [4, 5, 6, 7]])

@@ -369,7 +369,11 @@ def test_chebyshev_ties_share_the_gradient():
     )
 
 
-@pytest.mark.parametrize("size", [(100, 30, 24), (1000, 400, 700)], ids=["differences", "product"])
+@pytest.mark.parametrize(
+    "size",
+    [(100, 30, 24), pytest.param((1000, 400, 700), marks=pytest.mark.slow)],
+    ids=["differences", "product"],
+)
 def test_euclidean_gradient_close_to_anchors(size):
     x, a = near_problem(*size, offset=10.0)
     d = reference("euclidean", x, a)
