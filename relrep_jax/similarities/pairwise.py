@@ -275,7 +275,7 @@ def _products(rows: int, x: Array, a: Array) -> tuple[Array, Array]:
         # is several times as fast as `any` on CPU.
         lost = jnp.sum(jnp.where(squares >= CANCELLED * norms, 0, 1), axis=1) > 0
         # So do rows whose squares may underflow beside a huge one.
-        lost = lost | (lengths < UNEVEN**2) | jnp.any(_is_tiny(anchors))
+        lost = lost | (lengths < UNEVEN**2) | (smallest < UNEVEN * scale)
         update = (jnp.sqrt(jnp.maximum(squares, 0)) * scale, lost)
         return jax.tree.map(
             lambda whole, part: lax.dynamic_update_slice_in_dim(whole, part, start, 0),
@@ -284,6 +284,8 @@ def _products(rows: int, x: Array, a: Array) -> tuple[Array, Array]:
         )
 
     centred = a - centre
+    sizes = jnp.max(jnp.abs(centred), axis=1)
+    smallest = jnp.min(jnp.where(sizes > 0, sizes, jnp.inf))
     zero = (x[0, 0] + a[0, 0]) * 0
     state = jnp.broadcast_to(zero, (n, m)), jnp.broadcast_to(zero != 0, (n,))
     return lax.fori_loop(0, -(-n // rows), step, state)
