@@ -376,7 +376,7 @@ def _name(job: Job) -> str:
 
 def correlations(rows: list[tuple]) -> list[tuple]:
     """Of rows of `COLUMNS` the correlations over all models, for each kind of layer, and over
-    those that have learnt something, of which there are often two clusters otherwise.
+    those that have learnt something: with the others, which form a cluster, correlations are high.
 
     Returns:
         Rows of `CORRELATION_COLUMNS`; NaN where fewer than three models, or no spread, are left.

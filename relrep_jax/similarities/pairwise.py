@@ -274,7 +274,7 @@ def _products(rows: int, x: Array, a: Array) -> tuple[Array, Array]:
         # Written so that NaN, which infinite entries leave behind, counts as lost. A sum since it
         # is several times as fast as `any` on CPU.
         lost = jnp.sum(jnp.where(squares >= CANCELLED * norms, 0, 1), axis=1) > 0
-        # So do rows whose squares may underflow beside a huge one.
+        # Rows whose squares may underflow beside a huge one are lost as well.
         lost = lost | (lengths < UNEVEN**2) | (smallest < UNEVEN * scale)
         update = (jnp.sqrt(jnp.maximum(squares, 0)) * scale, lost)
         return jax.tree.map(

@@ -76,6 +76,11 @@ def accumulated(
     return wrapped
 
 
+def fitted_width(params: Params) -> int:
+    """The width of the latents that parameters were fitted on, the first of which is a mean."""
+    return jax.tree.leaves(params)[0].shape[-1]
+
+
 def fitted(function: Callable[[jax.Array], Params]) -> Callable[[ArrayLike], Params]:
     def fit(latents: ArrayLike) -> Params:
         check_matrix("latents", latents)

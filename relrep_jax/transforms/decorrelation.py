@@ -9,7 +9,7 @@ from jax import Array
 from relrep_jax._linalg import centre, dot, inverse_or_zero
 from relrep_jax.checks import lookup
 from relrep_jax.similarities import shrunk_covariance
-from relrep_jax.transforms.base import Params, Transform, accumulated, fitted
+from relrep_jax.transforms.base import Params, Transform, accumulated, fitted, fitted_width
 
 KINDS = {"zca": None, "pca": None}
 
@@ -66,13 +66,9 @@ def whitening_by(
 
     return Transform(
         fit=fitted(fit),
-        apply=accumulated(lambda params, x: dot(x - params[0], params[1]), _width),
-        invert=accumulated(lambda params, y: dot(y, params[2]) + params[0], _width),
+        apply=accumulated(lambda params, x: dot(x - params[0], params[1]), fitted_width),
+        invert=accumulated(lambda params, y: dot(y, params[2]) + params[0], fitted_width),
     )
-
-
-def _width(params: Params) -> int:
-    return params[0].shape[-1]
 
 
 def _cutoff(values: Array) -> Array:

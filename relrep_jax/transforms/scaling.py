@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from relrep_jax.similarities.pairwise import power_of_two
-from relrep_jax.transforms.base import Params, Transform, accumulated, fitted, safe_norm
+from relrep_jax.transforms.base import (
+    Params,
+    Transform,
+    accumulated,
+    fitted,
+    fitted_width,
+    safe_norm,
+)
 
 
 def _mean_and_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -21,10 +28,6 @@ def _mean_and_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, scale
 
 
-def _width(params: Params) -> int:
-    return jax.tree.leaves(params)[0].shape[-1]
-
-
 identity = Transform(
     fit=fitted(lambda x: ()),
     apply=lambda params, x: jnp.asarray(x),
@@ -34,8 +37,8 @@ identity = Transform(
 
 centering = Transform(
     fit=fitted(lambda x: jnp.mean(x, axis=0)),
-    apply=accumulated(lambda mean, x: x - mean, _width),
-    invert=accumulated(lambda mean, y: y + mean, _width),
+    apply=accumulated(lambda mean, x: x - mean, fitted_width),
+    invert=accumulated(lambda mean, y: y + mean, fitted_width),
 )
 """x -> x - mean: makes any similarity blind to translations.
 
@@ -49,8 +52,8 @@ Example:
 
 standard_scaling = Transform(
     fit=fitted(_mean_and_scale),
-    apply=accumulated(lambda params, x: (x - params[0]) / params[1], _width),
-    invert=accumulated(lambda params, y: y * params[1] + params[0], _width),
+    apply=accumulated(lambda params, x: (x - params[0]) / params[1], fitted_width),
+    invert=accumulated(lambda params, y: y * params[1] + params[0], fitted_width),
 )
 """x -> (x - mean) / std, a feature at a time; constant features are only centred.
 
