@@ -10,6 +10,7 @@ it held before there were inputs: inputs and result are part of it.
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+# Several processes share a GPU.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 SIMILARITIES = ("cosine", "euclidean", "manhattan", "chebyshev")
 LIBRARIES = ("relrep_jax", "torch", "scikit-learn")
@@ -44,17 +48,44 @@ def method(library: str, similarity: str, x: np.ndarray, a: np.ndarray) -> Calla
     if library == "torch":
         import torch
 
-        torch_x, torch_a = torch.from_numpy(x), torch.from_numpy(a)
+        device = torch_device()
+        torch_x, torch_a = torch.from_numpy(x).to(device), torch.from_numpy(a).to(device)
+
+        def waited(compute: Callable) -> Callable:
+            def run():
+                result = compute()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                return result
+
+            return run
+
         if similarity == "cosine":
             unit = torch.nn.functional.normalize
-            return lambda: unit(torch_x) @ unit(torch_a).T
-        return lambda: torch.cdist(torch_x, torch_a, p=TORCH_ORDERS[similarity])
+            return waited(lambda: unit(torch_x) @ unit(torch_a).T)
+        return waited(lambda: torch.cdist(torch_x, torch_a, p=TORCH_ORDERS[similarity]))
     from sklearn.metrics import pairwise_distances
     from sklearn.metrics.pairwise import cosine_similarity
 
     if similarity == "cosine":
         return lambda: cosine_similarity(x, a)
     return lambda: pairwise_distances(x, a, metric=similarity)
+
+
+def torch_device() -> str:
+    """Where torch computes: on the kind of device that JAX uses.
+
+    Raises:
+        ImportError: JAX uses a GPU, and the installed torch has no use of it.
+    """
+    import jax
+    import torch
+
+    if jax.default_backend() != "gpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ImportError("torch was built without CUDA.")
+    return "cuda"
 
 
 def exact(similarity: str, x: np.ndarray, a: np.ndarray) -> np.ndarray:
@@ -65,6 +96,11 @@ def exact(similarity: str, x: np.ndarray, a: np.ndarray) -> np.ndarray:
         return product / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(a, axis=1)
     order = TORCH_ORDERS[similarity]
     return np.stack([np.linalg.norm(row - a, ord=order, axis=1) for row in x])
+
+
+def on_host(values) -> np.ndarray:
+    """A result of any library as a NumPy array."""
+    return values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)
 
 
 def errors(similarity: str, values: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
@@ -92,9 +128,26 @@ def child(library: str, similarity: str, n: int, d: int, m: int) -> None:
     run = method(library, similarity, x, a)
     if library == "relrep_jax":
         del x, a
+    if (peak := device_peak(library)) is not None:
+        run()
+        print(json.dumps(peak()))
+        return
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     run()
     print(json.dumps(memory("VmHWM") - before))
+
+
+def device_peak(library: str) -> Callable[[], float] | None:
+    """What tells the most device memory, in MB, that a library has held; None on the CPU."""
+    import jax
+
+    if library == "scikit-learn" or jax.default_backend() != "gpu":
+        return None
+    if library == "torch":
+        import torch
+
+        return lambda: torch.cuda.max_memory_allocated() / 1e6
+    return lambda: jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 1e6
 
 
 def peak_memory(library: str, similarity: str, arguments: argparse.Namespace) -> float:
@@ -107,11 +160,8 @@ def peak_memory(library: str, similarity: str, arguments: argparse.Namespace) ->
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def spread(values: np.ndarray, unit: str = "", digits: int = 3) -> str:
-    return (
-        f"{np.median(values):.{digits}f}{unit} "
-        f"({values.min():.{digits}f} to {values.max():.{digits}f})"
-    )
+def spread(values: np.ndarray) -> str:
+    return f"{np.median(values):.3g} ({values.min():.3g} to {values.max():.3g})"
 
 
 def processor() -> str:
@@ -123,8 +173,6 @@ def processor() -> str:
 
 
 def table(arguments: argparse.Namespace) -> str:
-    import os
-
     import jax
 
     n, d, m = arguments.n, arguments.d, arguments.m
@@ -152,7 +200,7 @@ def table(arguments: argparse.Namespace) -> str:
         reference = exact(similarity, x[rows], a)
         error = {}
         for library, run in methods.items():  # also compiles and warms up
-            error[library] = errors(similarity, np.asarray(run())[rows], reference)
+            error[library] = errors(similarity, on_host(run())[rows], reference)
         seconds: dict[str, list[float]] = {library: [] for library in libraries}
         for repeat in range(arguments.repeats):
             for library, run in methods.items():
@@ -168,7 +216,7 @@ def table(arguments: argparse.Namespace) -> str:
             if "torch" not in libraries:
                 ratio = ""
             elif library != "torch":
-                ratio = spread(np.array(seconds["torch"])[: len(taken)] / taken, digits=1)
+                ratio = spread(np.array(seconds["torch"])[: len(taken)] / taken)
             peak = peak_memory(library, similarity, arguments)
             at_zero = "" if np.isnan(error[library][1]) else f"{error[library][1]:.1e}"
             lines.append(
@@ -186,7 +234,7 @@ def table(arguments: argparse.Namespace) -> str:
         f"peak. Error: largest in {len(rows)} rows, {CHECKED_ROWS} of them anchors, against "
         "float64, relative for distances and absolute for the cosine; at zero: largest value "
         f"where the distance is zero. {processor()}, {os.cpu_count()} cores, "
-        f"{jax.devices()[0].platform}, jax {jax.__version__}.",
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}.",
     )
     return "\n".join([*lines, "", *notes, ""])
 

@@ -15,6 +15,9 @@ Every method is a process of its own, and they take turns, repeat by repeat, so 
 compares neighbours in time. PyTorch trains one seed after another, with one and with two threads,
 the autoencoders also in channels-last format; the best of those is what ours is divided into.
 Without PyTorch our own figures are still measured.
+
+Where JAX finds a GPU, both use it: XLA with TF32 matrix products, as is its default, and PyTorch
+with the same allowed, each step launched from Python.
 """
 
 import argparse
@@ -22,10 +25,15 @@ import importlib.util
 import multiprocessing
 import os
 import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+
+# Several processes share a GPU.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 NUM_SAMPLES, BATCH = 2560, 256
 IMAGE, PIXELS, CLASSES = (28, 28, 1), 784, 10
@@ -146,12 +154,13 @@ def relrep_jax_runner(model_name: str, strategy: str, devices: int, seeds: int):
     return timed
 
 
-def torch_runner(model_name: str, threads: int, channels_last: bool, seeds: int):
+def torch_runner(model_name: str, device: str, threads: int, channels_last: bool, seeds: int):
     """`steps -> seconds` for PyTorch, one seed after another, already warm."""
     import torch
     from torch import nn
 
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
     images, labels = samples()
     if "autoencoder" in model_name:
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -195,13 +204,14 @@ def torch_runner(model_name: str, threads: int, channels_last: bool, seeds: int)
 
         criterion = nn.CrossEntropyLoss()
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    models = [build().to(memory_format=memory_format) for _ in range(seeds)]
+    inputs, targets = inputs.to(device), targets.to(device)
+    models = [build().to(device, memory_format=memory_format) for _ in range(seeds)]
     optimizers = [torch.optim.Adam(model.parameters(), 1e-3) for model in models]
 
     def timed(num_steps: int) -> float:
         start = time.perf_counter()
         for model, optimizer in zip(models, optimizers, strict=True):
-            order = torch.randperm(NUM_SAMPLES)
+            order = torch.randperm(NUM_SAMPLES, device=device)
             for step in range(num_steps):
                 first = step * BATCH % NUM_SAMPLES
                 indices = order[first : first + BATCH]
@@ -212,6 +222,8 @@ def torch_runner(model_name: str, threads: int, channels_last: bool, seeds: int)
                 loss = criterion(model(x), y)
                 loss.backward()
                 optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     timed(2)
@@ -230,13 +242,16 @@ def serve(connection, make, arguments) -> None:
 
 
 class Worker:
-    """A method in a process of its own."""
+    """A method in a process of its own, which gets ready in the background."""
 
     def __init__(self, make, *arguments):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, make, arguments), daemon=True)
         self._process.start()
+
+    def wait(self) -> None:
+        """Until it is ready."""
         self._receive()
 
     def _receive(self):
@@ -254,6 +269,27 @@ class Worker:
         self._process.join()
 
 
+def torch_methods(device: str, channels_last: bool) -> dict[str, tuple[str, int, bool]]:
+    """Names of the ways in which PyTorch trains, with device, threads and format of each."""
+    methods = {}
+    for threads in (1, 2) if device == "cpu" else (1,):
+        for last in (False, True) if channels_last else (False,):
+            kind = f"{threads} thread{'s' * (threads > 1)}" if device == "cpu" else device
+            methods[f"PyTorch, {kind}{', channels last' * last}"] = device, threads, last
+    return methods
+
+
+def find_device() -> tuple[str, str]:
+    """The platform that JAX finds and the name of its first device, asked of a process that ends:
+    it holds no memory of the device during the measurements."""
+    code = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep=';')"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    platform_name, kind = answer.stdout.split("\n")[-2].split(";")
+    return platform_name, kind
+
+
 def spread(values) -> str:
     values = np.asarray(values)
     return f"{np.median(values):.3g} ({values.min():.3g}–{values.max():.3g})"
@@ -269,12 +305,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     has_torch = importlib.util.find_spec("torch") is not None
+    jax_platform, kind = find_device()
+    if jax_platform == "cpu":
+        kind = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    elif has_torch:
+        import torch
+
+        has_torch = torch.cuda.is_available()
+    device = "cpu" if jax_platform == "cpu" else "cuda"
 
     lines = [
         f"Batch {BATCH}, milliseconds per seed and step, median (min–max) of {arguments.repeats} "
         f"repeats of {arguments.steps} steps; ratio: PyTorch's best divided by ours, repeat by "
-        f"repeat. {platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python "
-        f"{platform.python_version()}.",
+        f"repeat. {kind}, Python {platform.python_version()}.",
         "",
         "| model | seeds | method | ms per seed and step | PyTorch's best ÷ this |",
         "| :--- | ---: | :--- | ---: | ---: |",
@@ -290,11 +333,10 @@ def main() -> None:
                 ),
             }
             if has_torch:
-                for threads in (1, 2):
-                    for channels_last in (False, True) if "autoencoder" in model else (False,):
-                        name = f"PyTorch, {threads} thread{'s' * (threads > 1)}"
-                        name += ", channels last" * channels_last
-                        workers[name] = Worker(torch_runner, model, threads, channels_last, seeds)
+                for name, how in torch_methods(device, "autoencoder" in model).items():
+                    workers[name] = Worker(torch_runner, model, *how, seeds)
+            for worker in workers.values():
+                worker.wait()
             times = {name: [] for name in workers}
             for _ in range(arguments.repeats):
                 for name, worker in workers.items():
