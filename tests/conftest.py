@@ -24,6 +24,9 @@ _MAX_MEMORY_MAPS = 30_000
 _MEMORY_MAPS = Path("/proc/self/maps")
 
 use_host_devices(2)
+# GPUs round the factors of ordinary products to 10 bits, unless told otherwise; tests compare with
+# float64.
+jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_disable_most_optimizations", not os.environ.get("RELREP_TEST_OPTIMIZED"))
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from relrep_jax.models import convolution
 from relrep_jax.models.convolution import Conv, ConvTranspose, convolve, convolve_transpose
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -330,12 +331,43 @@ def lowered(platform, *, lead, kernel_lead):
     return seeded.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_get_grouped_convolutions(platform):
-    text = lowered(platform, lead=(7,), kernel_lead=True)
+def test_tpus_get_grouped_convolutions():
+    text = lowered("tpu", lead=(7,), kernel_lead=True)
     assert "stablehlo.while" not in text
     assert text.count("stablehlo.convolution") == 3
     assert "feature_group_count = 7" in text or "batch_group_count = 7" in text
+
+
+def test_nvidia_gpus_get_products_with_patches():
+    text = lowered("cuda", lead=(7,), kernel_lead=True)
+    assert "stablehlo.while" not in text
+    assert "stablehlo.convolution" not in text
+    assert text.count("batching_dims = [0] x [0]") == 3
+
+
+def test_nvidia_gpus_go_through_many_images_one_kernel_after_another():
+    assert convolution._MAX_PATCHES < 2 * 9 * 16 * 30_000
+    shapes = jax.eval_shape(lambda: operands((8, 8), (3, 3), n=30_000, lead=(2,)))
+    seeded = jax.jit(jax.vmap(lambda x, kernel: convolve(x, kernel, 2, 1)))
+    text = seeded.trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("stablehlo.while") == text.count("stablehlo.convolution") == 1
+
+
+@pytest.mark.parametrize("name", GRID)
+def test_products_with_patches_are_those_of_the_convolution(name):
+    size, window, strides, padding = GRID[name]
+    geometry = convolution._geometry(size, window, strides, padding)
+    x, kernel = operands(size, window)
+    y, pullback = jax.vjp(lambda x, k: plain(x, k, strides, padding), x, kernel)
+    g = normal(2, *y.shape)
+    found = (
+        convolution._patches_output(geometry, x, kernel),
+        (
+            convolution._patches_input_gradient(geometry, g, kernel),
+            convolution._patches_kernel_gradient(geometry, x, g),
+        ),
+    )
+    close(found, (y, pullback(g)))
 
 
 def test_cpu_gets_loops_of_plain_convolutions():

@@ -427,7 +427,8 @@ def test_gradient_never_holds_all_differences(name, argument):
 def test_distance_never_holds_all_differences(name):
     x, a = problem(3000, 700, 40)
     memory = jax.jit(function(name)).lower(x, a).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 2 * 4 * 3000 * 700
+    # All differences are 336 MB, a result 8.4 MB.
+    assert memory.temp_size_in_bytes < 3 * 4 * 3000 * 700
 
 
 # --- transformations ---------------------------------------------------------------------------

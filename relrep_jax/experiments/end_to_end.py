@@ -299,7 +299,15 @@ def translation_maps(translation: str, plan: SeedPlan, anchors: Any) -> Any:
 
         return jax.lax.map(to, anchors)
 
-    return plan.pad(fit_all(jax.device_put(anchors, plan.mesh.devices.flat[0])))
+    return plan.pad(fit_all(jax.device_put(anchors, _decomposition_device(plan))))
+
+
+def _decomposition_device(plan: SeedPlan) -> jax.Device:
+    """Where small matrices are decomposed: on the CPU, which accelerators are slower at."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to use the accelerator alone
+        return plan.mesh.devices.flat[0]
 
 
 def translated_columns(

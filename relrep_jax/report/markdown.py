@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,7 +43,14 @@ def markdown_image(
 def environment(*packages: str) -> dict[str, str]:
     """Versions of Python, of this package and of others: what a report says at its end."""
     names = ("relrep_jax", "jax", "numpy", *packages)
-    return {"Python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"Python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a checkout that was put on the path, not installed
+        return getattr(import_module(name), "__version__", "unknown")
 
 
 def write_report(
