@@ -356,18 +356,33 @@ def test_nvidia_gpus_go_through_many_images_one_kernel_after_another():
 @pytest.mark.parametrize("name", GRID)
 def test_products_with_patches_are_those_of_the_convolution(name):
     size, window, strides, padding = GRID[name]
-    geometry = convolution._geometry(size, window, strides, padding)
     x, kernel = operands(size, window)
     y, pullback = jax.vjp(lambda x, k: plain(x, k, strides, padding), x, kernel)
     g = normal(2, *y.shape)
-    found = (
+    close(by_patches(x, kernel, g, strides, padding), (y, *pullback(g)))
+
+
+def by_patches(x, kernel, g, strides, padding):
+    geometry = convolution._geometry(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return (
         convolution._patches_output(geometry, x, kernel),
-        (
-            convolution._patches_input_gradient(geometry, g, kernel),
-            convolution._patches_kernel_gradient(geometry, x, g),
-        ),
+        convolution._patches_input_gradient(geometry, g, kernel),
+        convolution._patches_kernel_gradient(geometry, x, g),
     )
-    close(found, (y, pullback(g)))
+
+
+def test_products_with_patches_of_bfloat16_are_summed_in_float32():
+    x = jnp.abs(normal(0, 2, 8, 8, 512)).astype(jnp.bfloat16)
+    kernel = jnp.abs(normal(1, 3, 3, 512, 2)).astype(jnp.bfloat16)
+    g = jnp.ones((2, 8, 8, 2), jnp.bfloat16)
+    padding = ((1, 1), (1, 1))
+    exact = [a.astype(jnp.float32) for a in (x, kernel, g)]
+    y, pullback = jax.vjp(lambda x, k: plain(x, k, (1, 1), padding), *exact[:2])
+    for found, expected in zip(
+        by_patches(x, kernel, g, (1, 1), padding), (y, *pullback(exact[2])), strict=True
+    ):
+        assert found.dtype == jnp.bfloat16
+        chex.assert_trees_all_close(found.astype(jnp.float32), expected, rtol=2**-8, atol=0)
 
 
 def test_cpu_gets_loops_of_plain_convolutions():

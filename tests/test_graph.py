@@ -307,9 +307,10 @@ def test_training_drops_and_encoding_does_not():
         return model.apply(variables, "encode", features(), adjacency, GraphOptions(), key)[0]
 
     calm = [model.apply(variables, "encode", features(), adjacency)[0] for _ in range(2)]
-    np.testing.assert_array_equal(*calm)
+    # On a GPU, what neighbours send adds up in any order.
+    np.testing.assert_allclose(*calm, rtol=1e-5, atol=1e-6)
     noisy = [encode(jax.random.key(seed)) for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(noisy[0], noisy[1])
+    np.testing.assert_allclose(noisy[0], noisy[1], rtol=1e-5, atol=1e-6)
     assert jnp.abs(noisy[0] - noisy[2]).max() > 1e-3
 
 
