@@ -124,3 +124,8 @@ def test_more_accurate_models_are_more_like_the_reference(tmp_path):
         assert len(list(csv.DictReader(file))) == job.num_models
     assert (tmp_path / "figures" / "similarity.png").stat().st_size > 0
     assert "Pearson" in (tmp_path / "report.md").read_text()
+
+
+def test_tables_show_no_p_value_of_zero():
+    table = data_manifold._markdown([("all", 1680, 240, 0.93, 0.0, 0.81, 1e-12)])
+    assert "| 0.930 | < 1e-300 | 0.810 | 1.0e-12 |" in table

@@ -412,9 +412,15 @@ def _markdown(table: list[tuple]) -> str:
     ]
     for name, count, diverged, r, r_p, rho, rho_p in table:
         lines.append(
-            f"| {name} | {count} | {diverged} | {r:.3f} | {r_p:.1e} | {rho:.3f} | {rho_p:.1e} |"
+            f"| {name} | {count} | {diverged} | {r:.3f} | {_p_value(r_p)} | {rho:.3f} "
+            f"| {_p_value(rho_p)} |"
         )
     return "\n".join(lines)
+
+
+def _p_value(value: float) -> str:
+    """Smaller ones are rounded to zero, which none is."""
+    return "< 1e-300" if value < 1e-300 else f"{value:.1e}"
 
 
 def _headline(job: Job) -> str:
