@@ -182,11 +182,11 @@ def _step_sheet(grids: dict[str, dict[int, np.ndarray]]) -> report.Sheet:
 def _figure(grids: dict[str, dict[int, np.ndarray]], kind: str, workdir: Path) -> tuple[str, str]:
     counts = list(next(iter(grids.values())))
     curves = {
-        name: np.stack([by_seed(by_count[count], kind) for count in counts], axis=1)
+        name: 100 * np.stack([by_seed(by_count[count], kind) for count in counts], axis=1)
         for name, by_count in grids.items()
     }
     figure = report.learning_curves(
-        curves, "accuracy", log=False, xlabel="anchors", x=counts, log_x=True
+        curves, "accuracy in percent", log=False, xlabel="anchors", x=counts, log_x=True
     )
     report.save(figure, workdir / "figures" / f"{kind}.png")
     caption = (

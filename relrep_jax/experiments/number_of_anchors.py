@@ -181,9 +181,9 @@ def curve_figure(
     curves = {}
     for method in methods:
         found = _scores(outcomes, method, kind)
-        curves[method] = np.stack([found[count].mean(axis=1) for count in counts], axis=1)
+        curves[method] = 100 * np.stack([found[count].mean(axis=1) for count in counts], axis=1)
     figure = report.learning_curves(
-        curves, "accuracy", log=False, xlabel="parallel samples", x=counts, log_x=True
+        curves, "accuracy in percent", log=False, xlabel="parallel samples", x=counts, log_x=True
     )
     path = report.save(figure, workdir / "figures" / f"{kind}.png")
     return (

@@ -24,6 +24,7 @@ from relrep_jax.stitching.heads import Head
 ANCHORS = 256
 METRIC = "accuracy"
 PLAIN = "one space, not rounded"
+STITCHED = "stitched accuracy in percent"
 
 
 def default_config() -> ConfigDict:
@@ -203,23 +204,23 @@ def write_figures(
     figures = []
     if families:
         curves = {
-            pooling: np.stack([scores[PLAIN], *(scores[one.name] for one in members)], axis=1)
+            pooling: 100 * np.stack([scores[PLAIN], *(scores[one.name] for one in members)], axis=1)
             for pooling, members in families.items()
         }
         amounts = [1, *(one.amount for one in next(iter(families.values())))]
         figure = report.learning_curves(
-            curves, "stitched accuracy", log=False, xlabel="subspaces", x=amounts, log_x=True
+            curves, STITCHED, log=False, xlabel="subspaces", x=amounts, log_x=True
         )
         path = report.save(figure, folder / "subspaces.png")
         figures.append(("Stitched accuracy by number of subspaces; bands over seeds.", path))
     if rounded:
         curves = {
-            "rounded": np.stack([scores[one.name] for one in rounded], axis=1),
-            PLAIN: np.tile(scores[PLAIN][:, None], len(rounded)),
+            "rounded": 100 * np.stack([scores[one.name] for one in rounded], axis=1),
+            PLAIN: 100 * np.tile(scores[PLAIN][:, None], len(rounded)),
         }
         amounts = [one.amount for one in rounded]
         figure = report.learning_curves(
-            curves, "stitched accuracy", log=False, xlabel="width of bins", x=amounts, log_x=True
+            curves, STITCHED, log=False, xlabel="width of bins", x=amounts, log_x=True
         )
         path = report.save(figure, folder / "bins.png")
         figures.append(("Stitched accuracy by width of bins; bands over seeds.", path))
