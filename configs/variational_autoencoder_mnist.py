@@ -14,6 +14,7 @@ def get_config():
     config.data.name = "mnist"
     config.model.channels = (32, 64, 128, 256)
     config.model.latent_dim = 256
+    config.model.relative_latent_dim = 0
     config.anchors.count = 500
     config.seeds.count = 6
     config.translations = ("orthogonal", "ridge")

@@ -185,6 +185,7 @@ def test_the_grid_of_a_run_is_what_its_models_give_one_by_one(finished):
 BAD = {
     "unknown field": (["--config.model.latent_dm=3"], "Did you mean config.model.latent_dim"),
     "wrong type": (["--config.model.latent_dim=wide"], "latent_dim"),
+    "negative width": (["--config.model.latent_dim=-1"], "model.latent_dim must be at least 0"),
     "unknown similarity": (
         ["--config.representations.product.similarities=('cosin',)"],
         "Unknown similarity 'cosin'. Did you mean 'cosine'? Known: angular",
@@ -361,6 +362,22 @@ def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
     assert np.isfinite(good).all()
     bad = [float(r["value"]) for r in table if "1" in (r["encoder"], r["decoder"])]
     assert np.isnan(list(bad)).any()
+
+
+@pytest.mark.parametrize("relative, width", [(-1, 6), (0, 4 * 4 * 4), (5, 5)])
+@pytest.mark.parametrize("task", ["autoencoder", "classifier"])
+def test_relative_forms_may_have_latents_of_their_own_width(task, relative, width):
+    config = image_stitching.default_config()
+    config.task = task
+    config.training.loss = "cross_entropy" if task == "classifier" else "mse"
+    config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 20
+    config.model.relative_latent_dim = relative
+    widths = {}
+    for name, made in image_stitching.prepare(config).tasks.items():
+        variables = jax.eval_shape(made.model.init, jax.random.key(0))
+        images = jax.ShapeDtypeStruct((3, 8, 8, 1), np.float32)
+        widths[name] = jax.eval_shape(made.encode_anchors, variables, images).shape[1]
+    assert widths == {"absolute": 6, "relative_cosine": width, "product": width}
 
 
 @pytest.mark.slow

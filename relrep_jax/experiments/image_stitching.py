@@ -53,6 +53,8 @@ def default_config() -> ConfigDict:
     config.model.channels = (32, 64)
     # Width of the latents; 0: the flattened features are the latents.
     config.model.latent_dim = 64
+    # That of the latents which relative spaces are made of; -1: the same. The papers have 0.
+    config.model.relative_latent_dim = -1
 
     end_to_end.add_shared_fields(config)
 
@@ -121,6 +123,8 @@ def prepare(config: ConfigDict) -> Job:
         config,
         {
             **end_to_end.MINIMUM,
+            "model.latent_dim": 0,
+            "model.relative_latent_dim": -1,
             "training.batch_size": 1,
             "training.log_every": 0,
             "evaluation.batch_size": 1,

@@ -49,6 +49,13 @@ def _to_unit(images: jax.Array, scale: float) -> jax.Array:
     return images.astype(jnp.float32) / scale
 
 
+def _latent_dim(config: ConfigDict, representation: Representation) -> int:
+    fields = config.model
+    if representation.is_absolute or fields.relative_latent_dim < 0:
+        return fields.latent_dim
+    return fields.relative_latent_dim
+
+
 def _make_task(
     build: Callable[[nnx.Rngs], nnx.Module],
     representation: Representation,
@@ -97,7 +104,7 @@ def _reconstruction(
         return module(
             dataset.image_shape,
             channels=tuple(config.model.channels),
-            latent_dim=config.model.latent_dim,
+            latent_dim=_latent_dim(config, representation),
             representation=representation,
             num_anchors=config.anchors.count,
             rngs=rngs,
@@ -147,7 +154,7 @@ def classifier(config, dataset, representation) -> Task:
             dataset.image_shape,
             num_classes=dataset.num_classes,
             channels=tuple(config.model.channels),
-            latent_dim=config.model.latent_dim,
+            latent_dim=_latent_dim(config, representation),
             representation=representation,
             num_anchors=config.anchors.count,
             rngs=rngs,
