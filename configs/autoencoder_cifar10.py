@@ -3,8 +3,8 @@
 Moschella et al. 2023 (arXiv 2209.15430), Table 2: channels 32, 64, 128, 256, 500 anchors
 stratified over the classes, Adam 1e-3, batch 128, gradients clipped at norm 10, 60 epochs, six
 seeds. The paper's relative models take the flattened features for latents; here all three
-representations share the 256-dimensional bottleneck (`--config.model.relative_latent_dim=0` is theirs).
-Their best checkpoint by validation error is here the last one.
+representations share the 256-dimensional bottleneck (`--config.model.relative_latent_dim=0` is as
+theirs). Their best checkpoint by validation error is here the last one.
 
 Needs CIFAR-10 prepared by tfds, or a file: --config.data.path=FILE.npz (Keras layout).
 """

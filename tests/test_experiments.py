@@ -364,8 +364,10 @@ def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
     assert np.isnan(list(bad)).any()
 
 
-@pytest.mark.parametrize("relative, width", [(-1, 6), (0, 4 * 4 * 4), (5, 5)])
-@pytest.mark.parametrize("task", ["autoencoder", "classifier"])
+@pytest.mark.parametrize(
+    "task, relative, width",
+    [("autoencoder", -1, 6), ("autoencoder", 0, 4 * 4 * 4), ("classifier", 5, 5)],
+)
 def test_relative_forms_may_have_latents_of_their_own_width(task, relative, width):
     config = image_stitching.default_config()
     config.task = task

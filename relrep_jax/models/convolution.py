@@ -538,11 +538,11 @@ def convolve(
     It gives what `jax.lax.conv_general_dilated` gives for NHWC images and HWIO kernels, and stays
     fast on CPU inside `jax.lax.scan` and `jax.lax.map`, with its gradients. `jax.vmap` over
     kernels runs one after another on CPU (and on NVIDIA GPUs where images are many or large) and
-    at once elsewhere; `jax.vmap` over `x` alone folds into `n`. Where seeds are sharded over CPU devices, put the `vmap` inside `jax.shard_map`:
-    each device then goes through its own seeds only (outside it the seeds are gathered first, or
-    refused where the mesh axis is explicit). Reverse mode works to any order; forward
-    mode (`jax.jvp`, `jax.jacfwd`) does not, so take Hessian products as the gradient of a
-    gradient.
+    at once elsewhere; `jax.vmap` over `x` alone folds into `n`. Where seeds are sharded over CPU
+    devices, put the `vmap` inside `jax.shard_map`: each device then goes through its own seeds
+    only (outside it the seeds are gathered first, or refused where the mesh axis is explicit).
+    Reverse mode works to any order; forward mode (`jax.jvp`, `jax.jacfwd`) does not, so take
+    Hessian products as the gradient of a gradient.
 
     Args:
         x: images `[n, h, w, c]`, floating point.
