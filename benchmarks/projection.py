@@ -5,7 +5,9 @@
 Anchors are a subset of the samples, as they mostly are in use. Repeats of all methods are
 interleaved, so that a machine that grows slow is slow for all of them; ratios are taken within a
 repeat. Peak memory is what a child process that runs one method alone holds at most, beyond what
-it held before there were inputs: inputs and result are part of it.
+it held before there were inputs: inputs and result are part of it. Where JAX finds a GPU, torch
+uses it as well, and the peak is that of the memory which each allocated there; scikit-learn stays
+on the CPU.
 """
 
 import argparse

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import pytest
 
 from relrep_jax.training.seeds import use_host_devices
 
@@ -24,9 +25,6 @@ _MAX_MEMORY_MAPS = 30_000
 _MEMORY_MAPS = Path("/proc/self/maps")
 
 use_host_devices(2)
-# GPUs round the factors of ordinary products to 10 bits, unless told otherwise; tests compare with
-# float64.
-jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_disable_most_optimizations", not os.environ.get("RELREP_TEST_OPTIMIZED"))
 
 
@@ -37,6 +35,14 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def full_precision():
+    """GPUs round the factors of models' products to 10 bits, unless told otherwise. Not for tests
+    of the core, which asks for full precision itself."""
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 def pytest_runtest_teardown():

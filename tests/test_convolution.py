@@ -18,6 +18,8 @@ from jax.sharding import PartitionSpec as P
 from relrep_jax.models import convolution
 from relrep_jax.models.convolution import Conv, ConvTranspose, convolve, convolve_transpose
 
+pytestmark = pytest.mark.usefixtures("full_precision")
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # (height, width), kernel, strides, padding
 GRID = {

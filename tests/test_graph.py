@@ -23,6 +23,8 @@ from relrep_jax.models.graph import (
     sparse_product,
 )
 
+pytestmark = pytest.mark.usefixtures("full_precision")
+
 normalize = jax.jit(normalized_adjacency, static_argnums=1, static_argnames="self_loops")
 
 FORMS = {

@@ -13,8 +13,9 @@ from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
 
+import relrep_jax
 from relrep_jax import report
-from relrep_jax.report import Grid, summarize
+from relrep_jax.report import Grid, markdown, summarize
 
 SQUARE = np.array([[1.0, 4.0, 8.0], [3.0, 2.0, 6.0], [5.0, 7.0, 3.0]])
 
@@ -729,3 +730,11 @@ def test_a_change_map_tells_no_change_from_little():
     assert texts == ["same", "0.00", "same", "2.00"]
     with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
         report.change_map(changes, ["cosine"], ["scaling", "any map"], "change", 1e-6)
+
+
+def test_a_package_on_the_path_that_is_not_installed_has_its_own_version(monkeypatch):
+    def missing(name):
+        raise markdown.PackageNotFoundError(name)
+
+    monkeypatch.setattr(markdown, "version", missing)
+    assert report.environment()["relrep_jax"] == relrep_jax.__version__

@@ -194,30 +194,31 @@ def _canonical_kernel_gradient(geometry, x, g):
 
 
 def _seen_by_taps(geometry, x):
-    """For each row of taps and each of its taps, the entries of `x` that it meets:
+    """What each tap of the kernel meets of `x`, row after row of taps: `kh * kw` arrays
     `[n, oh, ow, c]`."""
     (kh, kw), (sh, sw), (oh, ow) = geometry.kernel, geometry.strides, geometry.output
     edges = [(0, 0, 0), *((*pair, 0) for pair in geometry.kernel_gradient_padding()), (0, 0, 0)]
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
     return [
-        [
-            x[:, i : i + (oh - 1) * sh + 1 : sh, j : j + (ow - 1) * sw + 1 : sw]
-            for j in range(kw)
-        ]
+        x[:, i : i + (oh - 1) * sh + 1 : sh, j : j + (ow - 1) * sw + 1 : sw]
         for i in range(kh)
-    ]  # fmt: skip
+        for j in range(kw)
+    ]
+
+
+def _matrix_product(a, b, axes):
+    """`lax.dot_general` over pairs of axes, summed and returned in at least float32."""
+    sum_type = jnp.promote_types(a.dtype, jnp.float32)
+    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=sum_type)
 
 
 def _taps_kernel_gradient(geometry, x, g):
     """The gradient in `kernel`, a matrix product for each tap."""
-    sum_type = jnp.promote_types(x.dtype, jnp.float32)
-    g = g.reshape(-1, g.shape[-1])
-
-    def product(seen):
-        seen = seen.reshape(-1, seen.shape[-1])
-        return lax.dot_general(seen, g, (((0,), (0,)), ((), ())), preferred_element_type=sum_type)
-
-    taps = [product(seen) for row in _seen_by_taps(geometry, x) for seen in row]
+    rows = g.reshape(-1, g.shape[-1])
+    taps = [
+        _matrix_product(seen.reshape(-1, x.shape[-1]), rows, ((0,), (0,)))
+        for seen in _seen_by_taps(geometry, x)
+    ]
     return jnp.stack(taps).reshape(*geometry.kernel, x.shape[-1], g.shape[-1])
 
 
@@ -260,14 +261,7 @@ def _ordinary_kernel_gradient(geometry, x, g):
 
 def _patches(geometry, x):
     """What each position of the output sees of `x`: `[n, oh, ow, kh * kw * c]`."""
-    seen = [tap for row in _seen_by_taps(geometry, x) for tap in row]
-    return jnp.concatenate(seen, axis=-1)
-
-
-def _matrix_product(a, b, axes):
-    """`lax.dot_general` over pairs of axes, summed and returned in at least float32."""
-    sum_type = jnp.promote_types(a.dtype, jnp.float32)
-    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=sum_type)
+    return jnp.concatenate(_seen_by_taps(geometry, x), axis=-1)
 
 
 def _patches_output(geometry, x, kernel):
