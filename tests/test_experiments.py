@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -636,6 +637,7 @@ def test_real_mnist_from_a_file(task, tmp_path):
     assert process.returncode == 0, output
     table = rows(tmp_path / "run" / "tables" / "stitching.csv")
     names = {"absolute", "absolute_orthogonal", "absolute_ridge", "relative_cosine", "product"}
-    assert {r["representation"] for r in table} == names
-    assert len(table) == len(names) * 4
+    metrics = {"mse", "psnr", "ssim", "ergas"}
+    assert {(r["representation"], r["metric"]) for r in table} == set(itertools.product(names, metrics))
+    assert len(table) == len(names) * len(metrics) * 4
     assert all(np.isfinite(float(r["value"])) for r in table)
