@@ -1,6 +1,7 @@
 """The main job, from the command line to its files; and every bad input at its door."""
 
 import csv
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.linear_model import Ridge
 from tensorboardX.proto.event_pb2 import Event
 
@@ -225,6 +227,15 @@ BAD = {
         "cannot work with config.optimizer.options {'b1': 'high'}",
     ),
     "a config that needs an argument": (["--config={tmp}/asks.py", "--help"], "asks.py cannot be"),
+    "unknown model to keep": (["--config.checkpoint.keep=first"], "Known: best, last"),
+    "nothing held out": (
+        ["--config.checkpoint.keep=best", "--config.data.val_fraction=0"],
+        "data.val_fraction must leave samples for validation",
+    ),
+    "all held out": (
+        ["--config.checkpoint.keep=best", "--config.data.val_fraction=1"],
+        "got 1.0 of 1500 training samples",
+    ),
     "unknown metric": (["--config.evaluation.metrics=('pnsr',)"], "Did you mean 'psnr'"),
     "metric of a classifier": (
         [
@@ -459,6 +470,54 @@ def test_further_scores_have_a_table_of_their_own(tmp_path, capsys):
     assert len(rows(tmp_path / "run" / "tables" / "stitching.csv")) == 3 * 3 * 9
     compared = rows(tmp_path / "run" / "tables" / "comparisons.csv")
     assert {r["metric"] for r in compared} == {"mse"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["autoencoder", "classifier"])
+def test_the_best_model_on_held_out_images_is_stitched(task, tmp_path, capsys):
+    """Scored on the images that it was chosen by, it has the best of the scores on record."""
+    loss = "optimal_sigma" if task == "autoencoder" else "cross_entropy"
+    flags = [
+        "train.py", *SMALL, "--config.checkpoint.keep=best", "--config.training.epochs=4",
+        "--config.optimizer.learning_rate=0.03", f"--config.task={task}",
+        f"--config.training.loss={loss}", "--config.evaluation.batch_size=15",
+    ]  # fmt: skip
+    config, _ = parse_arguments(flags, ROOT / "configs" / "default.py")
+    with config.unlocked():
+        del config.representations.product
+    job = image_stitching.prepare(config)
+    assert (len(job.dataset.x_train), len(job.validation["label"])) == (180, 20)
+    both = np.concatenate([job.dataset.x_train, job.validation["image"]])
+    plain, _ = parse_arguments(["train.py", *SMALL], ROOT / "configs" / "default.py")
+    whole = image_stitching.prepare(plain).dataset.x_train
+    np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(whole, axis=0))
+    image_stitching.run(job, tmp_path, Console(width=200))
+    said = capsys.readouterr().out
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    # The same models, scored as if the held-out images were the test split.
+    judged = dataclasses.replace(
+        job,
+        dataset=dataclasses.replace(
+            job.dataset, x_test=job.validation["image"], y_test=job.validation["label"]
+        ),
+    )
+    found = image_stitching.run(judged, tmp_path, Console())
+    sign = -1 if task == "autoencoder" else 1
+    for summary in found:
+        scores = np.array(
+            [r["validation"] for r in records if r["representation"] == summary.representation]
+        )
+        assert scores.shape == (4, 3)
+        expected = sign * scores.max(axis=0)
+        values = [
+            float(row["value"])
+            for row in rows(tmp_path / "tables" / "stitching.csv")
+            if row["representation"] == summary.representation and row["encoder"] == row["decoder"]
+        ]
+        np.testing.assert_allclose(values, expected, rtol=1e-4)
+        kept = ", ".join(map(str, 1 + scores.argmax(axis=0)))
+        assert f"{summary.representation}: kept of each seed the model after epoch {kept}." in said
+    assert "180 training, 20 validation and" in (tmp_path / "report.md").read_text()
 
 
 def test_options_of_an_optimizer_are_set_from_the_command_line():

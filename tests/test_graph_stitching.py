@@ -1,7 +1,9 @@
 """Stitching of graph networks: the config's door, the loss, the grid, and the job to its files."""
 
 import csv
+import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 
 import jax
@@ -120,6 +122,28 @@ def test_a_bad_config_ends_before_training_with_a_message(fault, graph_file):
     changes, message = BAD[fault]
     with pytest.raises(ValueError, match=message):
         graph_stitching.prepare(small(graph_file, **changes))
+
+
+def test_the_best_model_on_validation_nodes_is_stitched(graph_file, tmp_path):
+    changes = {"checkpoint.keep": "best", "data.val_fraction": 0.2, "training.epochs": 12}
+    config = small(graph_file, **changes, **{"optimizer.learning_rate": 0.1})
+    job = graph_stitching.prepare(config)
+    judged = dataclasses.replace(job, data=job.data._replace(test=job.data.val))
+    graph_stitching.run(judged, tmp_path, Console(quiet=True))
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name in job.models:
+        scores = np.array([r["validation"] for r in records if r["representation"] == name])
+        assert scores.shape == (12, 2)
+        with (tmp_path / "tables" / "stitching.csv").open() as file:
+            own = [
+                float(row["value"])
+                for row in csv.DictReader(file)
+                if row["representation"] == name and row["encoder"] == row["decoder"]
+            ]
+        np.testing.assert_allclose(own, scores.max(axis=0), rtol=1e-6)
+    config.data.val_fraction = 0.0
+    with pytest.raises(ValueError, match="val_fraction leaves no validation nodes"):
+        graph_stitching.prepare(config)
 
 
 def test_the_command_ends_with_code_2(tmp_path, capsys):

@@ -1,7 +1,9 @@
 """Texts as tokens, the transformer, and their experiment from the config's door to its files."""
 
 import csv
+import dataclasses
 import gzip
+import json
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +171,28 @@ def test_what_cannot_be_run_is_refused_before_it_starts(table, case):
             (config[group] if group else config)[name] = value
     with pytest.raises(ValueError, match=says):
         text_stitching.prepare(config)
+
+
+def test_the_best_model_on_held_out_texts_is_stitched(table, tmp_path):
+    changes = {"checkpoint.keep": "best", "data.val_fraction": 0.25, "training.batch_size": 10}
+    config = small(table, **changes, **{"optimizer.learning_rate": 0.05, "anchors.count": 10})
+    job = text_stitching.prepare(config)
+    assert (len(job.dataset.x_train), len(job.validation["label"])) == (30, 10)
+    held_out = dataclasses.replace(
+        job.dataset, x_test=job.validation["tokens"], y_test=job.validation["label"]
+    )
+    text_stitching.run(dataclasses.replace(job, dataset=held_out), tmp_path, Console(quiet=True))
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name in job.models:
+        scores = np.array([r["validation"] for r in records if r["representation"] == name])
+        with (tmp_path / "tables" / "stitching.csv").open() as file:
+            own = [
+                float(row["value"])
+                for row in csv.DictReader(file)
+                if row["representation"] == name and row["encoder"] == row["decoder"]
+            ]
+        np.testing.assert_allclose(own, scores.max(axis=0), rtol=1e-6)
+    assert "30 training, 10 validation and" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.slow

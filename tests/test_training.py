@@ -11,10 +11,11 @@ import pytest
 from flax import nnx
 
 from relrep_jax.models.functional import functional
-from relrep_jax.training import losses
+from relrep_jax.training import losses, selection
 from relrep_jax.training.loop import init_state, train_steps
 from relrep_jax.training.optimizers import make_optimizer, make_schedule
 from relrep_jax.training.seeds import over_seeds, plan_seeds
+from relrep_jax.training.selection import Selection
 from relrep_jax.training.trainer import calls_per_epoch, train
 
 NUM_SAMPLES, WIDTH = 50, 5
@@ -297,6 +298,75 @@ def test_a_seed_that_diverges_leaves_the_others_untouched():
         jax.tree.map(lambda leaf: leaf[good], clean.variables),
         rtol=1e-5, atol=1e-6,
     )  # fmt: skip
+
+
+def _judge(variables, x):
+    """A score that goes up and down as training goes on, so that the last model is seldom the
+    best one; the higher the better."""
+    prediction, _ = MODEL.apply(variables, "__call__", x, train=False)
+    return jnp.sin(100 * jnp.mean(jnp.square(prediction - x)))
+
+
+@pytest.mark.parametrize("strategy", [pytest.param("vmap", marks=pytest.mark.slow), "map"])
+def test_the_best_model_of_each_seed_is_kept(strategy):
+    """Against all of the models, trained again for every number of epochs."""
+    seeds, epochs, x = [0, 1, 2], 6, data()["x"][:20] + 0.1
+    judged = []
+    state = run(
+        seeds, strategy=strategy, epochs=epochs, select=Selection(_judge, x),
+        on_epoch=lambda epoch: judged.append(epoch.metrics["validation"]),
+    )  # fmt: skip
+    every = [run(seeds, strategy=strategy, epochs=k + 1) for k in range(epochs)]
+    expected = np.array([jax.vmap(_judge, (0, None))(s.variables, x) for s in every])
+    np.testing.assert_allclose(judged, expected, atol=1e-3)
+    best = expected.argmax(axis=0)
+    assert set(best) != {epochs - 1}, "the last one is the best everywhere: this tests nothing"
+    for k, epoch in enumerate(best):
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda leaf, k=k: leaf[k], state.variables),
+            jax.tree.map(lambda leaf, k=k: leaf[k], every[epoch].variables),
+            rtol=1e-6,
+        )
+    # Judging changes nothing in the training itself.
+    chex.assert_trees_all_equal(state.optimizer, every[-1].optimizer)
+
+
+def test_an_interrupted_selection_ends_as_an_uninterrupted_one(tmp_path):
+    select = Selection(_judge, data()["x"][:20] + 0.1)
+
+    def train_into(folder, **options):
+        return run(
+            [0, 1, 2], epochs=6, select=select, checkpoint_every=2,
+            checkpoint_directory=tmp_path / folder, **options,
+        )  # fmt: skip
+
+    def stop(epoch):
+        if epoch.number == 5:
+            raise Stop
+
+    whole = train_into("whole")
+    with pytest.raises(Stop):
+        train_into("part", on_epoch=stop)
+    resumed = []
+    part = train_into("part", on_resume=resumed.append)
+    assert resumed == [4]
+    chex.assert_trees_all_equal(whole.variables, part.variables)
+    # A third call finds everything done, and the best ones, not the last.
+    chex.assert_trees_all_equal(whole.variables, train_into("part").variables)
+    last = run([0, 1, 2], epochs=6)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(last.variables, whole.variables)
+
+
+def test_a_model_without_a_score_is_kept_only_until_another_has_one():
+    variables = MODEL.init(jax.random.key(0))
+    best = selection.start(variables)
+    kept = []
+    for epoch, score in enumerate([jnp.nan, 1.0, jnp.nan, 1.0, 2.0, -jnp.inf], start=1):
+        best, said = selection.update(lambda _, value: value, (variables, best), epoch, score)
+        np.testing.assert_equal(np.asarray(said), np.float32(score))
+        kept.append(int(best.epoch))
+    assert kept == [1, 2, 2, 2, 5, 5]
 
 
 def test_a_batch_larger_than_the_data_is_refused():

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from relrep_jax import report
 from relrep_jax import translation as translations
+from relrep_jax.checks import lookup
 from relrep_jax.experiments.config import ConfigError, check_fields
 from relrep_jax.models import PureModel, Representation, Variables
 from relrep_jax.stitching import Decode, Score, is_correct, stitching_column
@@ -108,6 +109,9 @@ def add_shared_fields(config: ConfigDict) -> None:
     config.checkpoint = ConfigDict()
     # Epochs between checkpoints; there is always one at the end.
     config.checkpoint.every = 10
+    # last | best: which model of each seed is stitched, that of the last epoch, or that of the
+    # epoch after which it did best, with its own decoder, on samples that are held out for this.
+    config.checkpoint.keep = "last"
 
 
 def read_as(config: ConfigDict, name: str) -> dict[str, str]:
@@ -171,6 +175,42 @@ def seed_numbers(config: ConfigDict) -> tuple[int, ...]:
     return tuple(range(config.seeds.first, config.seeds.first + config.seeds.count))
 
 
+def keeps_best(config: ConfigDict) -> bool:
+    """Whether models are judged on validation samples after every epoch (`checkpoint.keep`).
+
+    Raises:
+        ValueError: neither `last` nor `best`.
+    """
+    return lookup("model to keep", config.checkpoint.keep, {"last": False, "best": True})
+
+
+def hold_out(config: ConfigDict, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split the rows of a training part, at random but always alike, if models are judged.
+
+    Args:
+        config: of an experiment, with `data.val_fraction`.
+        num_samples: of the training part.
+
+    Returns:
+        Rows to train on and rows for validation, ascending; none of the latter where the last
+        model is kept.
+
+    Raises:
+        ConfigError, ValueError: a fraction that leaves no rows on one of the sides.
+    """
+    if not keeps_best(config):
+        return np.arange(num_samples), np.arange(0)
+    fraction = config.data.val_fraction
+    count = round(fraction * num_samples) if 0 < fraction < 1 else 0
+    if not 0 < count < num_samples:
+        raise ConfigError(
+            "config.data.val_fraction must leave samples for validation and for training, since "
+            f"config.checkpoint.keep is best: got {fraction} of {num_samples} training samples."
+        )
+    rows = np.random.default_rng(0).permutation(num_samples)
+    return np.sort(rows[count:]), np.sort(rows[:count])
+
+
 def read_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransformation:
     """The optimiser that a config names, for a training of so many steps.
 
@@ -222,7 +262,7 @@ def train_seeds(
         config: of the experiment, with `training.epochs` and `checkpoint.every`.
         workdir: where checkpoints go.
         log, progress: told of every epoch.
-        **options: `batch_size`, `make_context` and `log_every` of `train`.
+        **options: `batch_size`, `make_context`, `log_every` and `select` of `train`.
 
     Returns:
         The trained models, with a leading seed axis.
@@ -263,6 +303,10 @@ def train_seeds(
         on_epoch=on_epoch,
         **options,
     )
+    if keeps_best(config):
+        judged = np.nan_to_num(log.curves(name, "validation"), nan=-np.inf)
+        kept = ", ".join(str(epoch) for epoch in 1 + judged.argmax(axis=1))
+        progress.say(f"{name}: kept of each seed the model after epoch {kept}.")
     return state.variables
 
 
@@ -561,6 +605,12 @@ def dataset_title(name: str, *, is_embedded: bool) -> str:
 def published_section(config: ConfigDict, *, is_embedded: bool) -> list[tuple[str, str]]:
     """The report's section with what the paper found, where the data are like the paper's."""
     return [("Published", config.published)] if config.published and not is_embedded else []
+
+
+def describe_samples(train: int, validation: int, test: int) -> str:
+    """`900 training, 100 validation and 500 test`."""
+    held_out = f", {validation:,} validation" if validation else ""
+    return f"{train:,} training{held_out} and {test:,} test"
 
 
 def describe_plan(plan: SeedPlan, num_representations: int) -> str:

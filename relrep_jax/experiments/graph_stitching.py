@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -20,8 +21,10 @@ from relrep_jax.experiments import end_to_end
 from relrep_jax.experiments import node_classification as nodes
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.models import PureModel, Representation, Variables
+from relrep_jax.stitching import is_correct
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
+from relrep_jax.training.selection import Selection
 
 
 def default_config() -> ConfigDict:
@@ -73,6 +76,11 @@ def prepare(config: ConfigDict) -> Job:
     dataset, data = nodes.prepare_graph(config)
     if not len(data.test):
         raise ConfigError("config.data.test_fraction leaves no test nodes to stitch on.")
+    if end_to_end.keeps_best(config) and not len(data.val):
+        raise ConfigError(
+            "config.checkpoint.keep is best, and config.data.val_fraction leaves no validation "
+            "nodes to judge models on."
+        )
     models = {
         name: nodes.build_model(config, dataset, representation)
         for name, representation in representations.items()
@@ -158,7 +166,20 @@ def train(
         log=log,
         progress=progress,
         batch_size=None,
+        select=_selection(job, name) if end_to_end.keeps_best(job.config) else None,
     )
+
+
+def _selection(job: Job, name: str) -> Selection:
+    """Judge a model by the accuracy of its own head on the validation nodes."""
+    model = job.models[name]
+    encode = nodes.make_encode(model, job.representations[name], nodes.options_of(job.config))
+
+    def score(variables: Variables, data: nodes.NodeData) -> jax.Array:
+        logits, _ = model.apply(variables, "decode", encode(variables, data, data.val))
+        return jnp.mean(is_correct(logits, data.labels[data.val]))
+
+    return Selection(score, job.plan.share(job.data))
 
 
 def evaluate(

@@ -26,6 +26,7 @@ from relrep_jax.experiments.tasks import TASKS, Task, count_parameters
 from relrep_jax.models import Representation, Variables
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds, take_seed
+from relrep_jax.training.selection import Selection
 
 __all__ = ["Job", "default_config", "evaluate", "prepare", "representation_config", "run"]
 
@@ -47,6 +48,8 @@ def default_config() -> ConfigDict:
     # Only the first so many rows; 0: all.
     config.data.train_limit = 0
     config.data.test_limit = 0
+    # Of the training images, held out where checkpoint.keep is best.
+    config.data.val_fraction = 0.1
 
     config.model = ConfigDict()
     # One stride-2 convolution each; the decoder mirrors them.
@@ -96,10 +99,13 @@ SMOKE_REPRESENTATIONS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A config that was found good, with everything that it names."""
+    """A config that was found good, with everything that it names.
+
+    `validation` are training images held out to judge models, of which there may be none."""
 
     config: ConfigDict
     dataset: ImageDataset
+    validation: dict[str, np.ndarray]
     anchors: np.ndarray
     seeds: tuple[int, ...]
     plan: SeedPlan
@@ -142,7 +148,12 @@ def prepare(config: ConfigDict) -> Job:
         train_limit=config.data.train_limit or None,
         test_limit=config.data.test_limit or None,
     )
-    num_samples = len(dataset.x_train)
+    rows, held_out = end_to_end.hold_out(config, len(dataset.x_train))
+    validation = {"image": dataset.x_train[held_out], "label": dataset.y_train[held_out]}
+    dataset = dataclasses.replace(
+        dataset, x_train=dataset.x_train[rows], y_train=dataset.y_train[rows]
+    )
+    num_samples = len(rows)
     if config.training.batch_size > num_samples:
         raise ConfigError(
             f"config.training.batch_size is {config.training.batch_size}, but {dataset.name} has "
@@ -168,7 +179,9 @@ def prepare(config: ConfigDict) -> Job:
     for task in tasks.values():
         count_parameters(task)
     seeds = end_to_end.seed_numbers(config)
-    return Job(config, dataset, np.asarray(anchors), seeds, plan, tasks, representations)
+    return Job(
+        config, dataset, validation, np.asarray(anchors), seeds, plan, tasks, representations
+    )
 
 
 def _make_optimizer(config: ConfigDict, num_samples: int) -> optax.GradientTransformation:
@@ -267,7 +280,28 @@ def train(
         batch_size=config.training.batch_size,
         make_context=lambda data: data["image"][anchors],
         log_every=config.training.log_every,
+        select=_selection(job, task) if end_to_end.keeps_best(config) else None,
     )
+
+
+def _selection(job: Job, task: Task) -> Selection:
+    """Judge a model by what its own decoder makes of the validation images."""
+    size = job.config.evaluation.batch_size
+    count = len(job.validation["label"])
+    sign = 1 if report.get_metric(task.metrics[0]).higher_is_better else -1
+
+    def score(variables: Variables, data: Any) -> jax.Array:
+        anchor_images, images = data
+        anchors = task.encode_anchors(variables, anchor_images)
+        total = 0.0
+        for start in range(0, count, size):
+            batch = jax.tree.map(lambda leaf, i=start: leaf[i : i + size], images)
+            prediction = task.decode(variables, task.encode(variables, anchors, batch["image"]))
+            total = total + jnp.sum(task.score(prediction, batch)[:, 0])
+        return sign * total / count
+
+    data = job.dataset.x_train[job.anchors], job.validation
+    return Selection(score, job.plan.share(data))
 
 
 def encode(job: Job, task: Task, variables: Variables, images: np.ndarray) -> np.ndarray:
@@ -406,9 +440,12 @@ def is_embedded(config: ConfigDict) -> bool:
 
 def _headline(job: Job) -> str:
     height, width, channels = job.dataset.image_shape
+    samples = end_to_end.describe_samples(
+        len(job.dataset.x_train), len(job.validation["label"]), len(job.dataset.x_test)
+    )
     return (
         f"{_title(job)}\n"
-        f"{len(job.dataset.x_train)} training and {len(job.dataset.x_test)} test images of "
+        f"{samples} images of "
         f"{height}x{width}x{channels}, {len(job.anchors)} anchors, "
         f"{end_to_end.describe_plan(job.plan, len(job.tasks))}"
     )

@@ -6,7 +6,9 @@ encoders trained from scratch in place of pretrained ones.
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from relrep_jax.training.logs import MetricsLog, TrainingProgress
 from relrep_jax.training.loop import Loss
 from relrep_jax.training.losses import cross_entropy
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
+from relrep_jax.training.selection import Selection
 
 SMOKE = {
     "seeds": {"count": 2},
@@ -51,6 +54,8 @@ def default_config() -> ConfigDict:
     config.data.label_column = ""
     # The most frequent words that are known.
     config.data.max_words = 10_000
+    # Of the training texts, held out where checkpoint.keep is best.
+    config.data.val_fraction = 0.1
 
     config.model = ConfigDict()
     # Tokens that are read of a text.
@@ -76,10 +81,13 @@ def default_config() -> ConfigDict:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A config that was found good, with everything that it names."""
+    """A config that was found good, with everything that it names.
+
+    `validation` are training texts held out to judge models, of which there may be none."""
 
     config: ConfigDict
     dataset: TextDataset
+    validation: dict[str, np.ndarray]
     anchors: np.ndarray
     seeds: tuple[int, ...]
     plan: SeedPlan
@@ -119,7 +127,12 @@ def prepare(config: ConfigDict) -> Job:
         max_length=config.model.max_length,
         max_words=config.data.max_words,
     )
-    num_samples = len(dataset.x_train)
+    rows, held_out = end_to_end.hold_out(config, len(dataset.x_train))
+    validation = {"tokens": dataset.x_train[held_out], "label": dataset.y_train[held_out]}
+    dataset = dataclasses.replace(
+        dataset, x_train=dataset.x_train[rows], y_train=dataset.y_train[rows]
+    )
+    num_samples = len(rows)
     for field, count in (
         ("training.batch_size", config.training.batch_size),
         ("anchors.count", config.anchors.count),
@@ -139,6 +152,7 @@ def prepare(config: ConfigDict) -> Job:
     return Job(
         config,
         dataset,
+        validation,
         np.asarray(anchors),
         end_to_end.seed_numbers(config),
         plan,
@@ -222,6 +236,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
                 progress=progress,
                 batch_size=config.training.batch_size,
                 make_context=lambda data: data["tokens"][anchors],
+                select=_selection(job, name) if end_to_end.keeps_best(config) else None,
             )
             found, spaces[name] = evaluate(job, name, variables)
             labels = tuple(map(str, job.seeds))
@@ -260,12 +275,8 @@ def evaluate(
         Accuracies `[encoders, decoders]` by row of the tables; and what the figures show of the
         spaces.
     """
-    plan, model, representation = job.plan, job.models[name], job.representations[name]
-
-    def encode(variables: Variables, tokens: jax.Array, anchor_tokens: jax.Array):
-        latents, _ = model.apply(variables, "encode", tokens)
-        anchors, _ = model.apply(variables, "encode", anchor_tokens)
-        return represent(representation, latents, anchors), anchors
+    plan, model = job.plan, job.models[name]
+    encode = _make_encode(model, job.representations[name])
 
     variables = plan.pad(variables)
     tokens = plan.share((job.dataset.x_test, job.dataset.x_train[job.anchors]))
@@ -276,6 +287,31 @@ def evaluate(
     return grids, end_to_end.shown_spaces(np.asarray(spaces))
 
 
+def _make_encode(model: PureModel, representation: Representation) -> Callable[..., Any]:
+    """`(variables, tokens, anchors' tokens) -> (space, anchors' latents)`, without dropout."""
+
+    def encode(variables: Variables, tokens: jax.Array, anchor_tokens: jax.Array):
+        latents, _ = model.apply(variables, "encode", tokens)
+        anchors, _ = model.apply(variables, "encode", anchor_tokens)
+        return represent(representation, latents, anchors), anchors
+
+    return encode
+
+
+def _selection(job: Job, name: str) -> Selection:
+    """Judge a model by the accuracy of its own head on the validation texts."""
+    model = job.models[name]
+    encode = _make_encode(model, job.representations[name])
+
+    def score(variables: Variables, data: Any) -> jax.Array:
+        anchor_tokens, texts = data
+        space, _ = encode(variables, texts["tokens"], anchor_tokens)
+        logits, _ = model.apply(variables, "decode", space)
+        return jnp.mean(is_correct(logits, texts["label"]))
+
+    return Selection(score, job.plan.share((job.dataset.x_train[job.anchors], job.validation)))
+
+
 def _title(job: Job) -> str:
     name = end_to_end.dataset_title(job.dataset.name, is_embedded=job.dataset.is_embedded)
     return f"Text classifier on {name}: zero-shot stitching"
@@ -283,8 +319,11 @@ def _title(job: Job) -> str:
 
 def _headline(job: Job) -> str:
     fields, dataset = job.config.model, job.dataset
+    samples = end_to_end.describe_samples(
+        len(dataset.x_train), len(job.validation["label"]), len(dataset.x_test)
+    )
     return (
-        f"{len(dataset.x_train):,} training and {len(dataset.x_test):,} test texts of "
+        f"{samples} texts of "
         f"{dataset.num_classes} classes, {len(dataset.vocabulary):,} words, a transformer of "
         f"{fields.num_layers} layers of width {fields.width}, {len(job.anchors)} anchors, "
         f"{job.config.training.epochs} epochs, "

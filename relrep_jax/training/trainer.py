@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from relrep_jax.models.functional import PureModel
+from relrep_jax.training import selection
 from relrep_jax.training.checkpoints import Checkpoints
 from relrep_jax.training.loop import Loss, TrainState, init_state, train_steps
 from relrep_jax.training.seeds import SeedPlan, over_seeds
@@ -24,7 +25,8 @@ class Epoch(NamedTuple):
         number: epochs done, from 1.
         step: steps done.
         seconds: wall time of the epoch; the first one holds the compilation.
-        metrics: name to `[seeds]`, means over the steps of the epoch.
+        metrics: name to `[seeds]`, means over the steps of the epoch; with a selection also
+            `validation`, the score of the model after it.
     """
 
     number: int
@@ -65,6 +67,7 @@ def train(
     log_every: int = 0,
     checkpoint_directory: Path | None = None,
     checkpoint_every: int = 1,
+    select: selection.Selection | None = None,
     on_resume: Callable[[int], None] = lambda epoch: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainState:
@@ -85,11 +88,13 @@ def train(
         log_every: steps in one compiled call; 0 means an epoch.
         checkpoint_directory: where checkpoints lie; None writes none.
         checkpoint_every: epochs between checkpoints; the last epoch always has one.
+        select: what models are judged by at the end of every epoch; None keeps the last ones.
         on_resume: told the epoch that training goes on from, 0 at a fresh start.
         on_epoch: told of every epoch at its end.
 
     Returns:
-        The state with a leading axis of `len(seeds)` on every leaf.
+        The state with a leading axis of `len(seeds)` on every leaf; with a selection, its
+        variables are those of each seed's best epoch.
 
     Raises:
         ValueError: a batch larger than the data.
@@ -104,20 +109,27 @@ def train(
         )
         for num_steps in set(calls)
     }
+    judge = over_seeds(partial(selection.update, select.score), plan) if select else None
+
+    def first(seed):
+        state = init_state(model, optimizer, seed)
+        return state, selection.start(state.variables) if select else None
+
     # It runs once: compiling it well would take longer than running it badly.
-    init = jax.jit(
-        jax.vmap(partial(init_state, model, optimizer)),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    init = jax.jit(jax.vmap(first), compiler_options={"xla_backend_optimization_level": 0})
     seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
 
     with Checkpoints(checkpoint_directory) if checkpoint_directory else _NoCheckpoints() as saved:
         done = saved.latest() or 0
         on_resume(done)
-        state = saved.restore(done, jax.eval_shape(init, seed_array)) if done else init(seed_array)
-        if done >= epochs:
-            return state
-        state = plan.pad(state)
+        if done:
+            state, best = jax.eval_shape(init, seed_array)
+            found = saved.restore(done, (state, best) if select else state)
+            state, best = found if select else (found, None)
+        else:
+            state, best = init(seed_array)
+        if done < epochs:
+            state, best = plan.pad((state, best))
         for epoch in range(done + 1, epochs + 1):
             start = time.monotonic()
             parts = []
@@ -132,12 +144,16 @@ def train(
                 )
                 for name in parts[0]
             }
+            if judge:
+                best, score = judge((state.variables, best), jnp.int32(epoch), select.data)
+                means["validation"] = np.asarray(score)[: plan.num_seeds]
             # Before the checkpoint: what a killed run has said too much is taken back on resuming,
             # what it has not said would be missing.
             on_epoch(Epoch(epoch, epoch * steps_per_epoch, time.monotonic() - start, means))
             if epoch == epochs or epoch % checkpoint_every == 0:
-                saved.save(epoch, plan.unpad(state))
-    return plan.unpad(state)
+                saved.save(epoch, plan.unpad((state, best) if select else state))
+    state, best = plan.unpad((state, best))
+    return state._replace(variables=best.variables) if select else state
 
 
 def _steps(loss, optimizer, make_context, batch_size, num_steps, state, data):
