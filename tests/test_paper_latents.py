@@ -147,6 +147,7 @@ def test_every_door_refuses_what_cannot_be_run(module, folder):
         (product_classification, {"anchors.absolute_transform": "centring"}, "centering"),
         (product_classification, {"head.name": "logistic_regression"}, "learned"),
         (space_selection, {"tuning.samples": 81}, "in 0 .. 80"),
+        (space_selection, {"baselines": ("rigde",)}, "Did you mean 'ridge'"),
         (space_selection, {"head.name": "logistic_regression"}, "no attention"),
         (invariances, {"components": 21}, "at most 20"),
         (invariances, {"anchors.count": 81}, "in 1 .. 80"),
@@ -372,6 +373,31 @@ def test_tuning_changes_what_it_may_and_nothing_else(folder):
         assert allowed - changed <= {("aggregate", "attention", "key", "bias")}
         count = sum(flat(before)[path].size for path in allowed)
         assert heads.count_tuned(before, is_tuned) == count
+
+
+@pytest.mark.slow
+def test_baselines_of_space_selection_are_those_of_stitched_latents(folder, tmp_path):
+    changes = {"baselines": ("absolute", "ridge"), "seeds.count": 2, "tuning.epochs": 1}
+    config = small(space_selection, folder, **changes, **{"anchors.count": 15})
+    job = space_selection.prepare(config)
+    space_selection.run(job, tmp_path, Console(quiet=True))
+    table = read(tmp_path / "tables" / "scores.csv")
+    expected = stitch_latents(
+        job.problem.spaces, job.problem.labels, job.problem.split, "ridge", job.baseline_head,
+        latents.seeds_of(config), parallel_samples=15,
+    )  # fmt: skip
+    names = list(job.problem.names)
+    found = [row for row in table if (row["tuned"], row["metric"]) == ("ridge", "accuracy")]
+    assert len(found) == 2 * 6
+    for row in found:
+        i, j = names.index(row["encoder"]), names.index(row["decoder"])
+        assert float(row["value"]) == pytest.approx(
+            float(expected.accuracy[int(row["seed"]), i, j]), abs=0.03
+        )
+    # Encoders of different widths cannot be stitched as they are.
+    absolute = [row for row in table if (row["tuned"], row["metric"]) == ("absolute", "accuracy")]
+    assert sum(row["value"] == "nan" for row in absolute) == 2 * 4
+    assert "absolute, ridge: nothing tuned" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.slow

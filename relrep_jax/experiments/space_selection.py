@@ -23,6 +23,7 @@ from relrep_jax.experiments import latent_stitching as stitching
 from relrep_jax.experiments import latents, products
 from relrep_jax.experiments.config import ConfigError
 from relrep_jax.projection import PAPER_SIMILARITIES
+from relrep_jax.stitching import REPRESENTATIONS
 from relrep_jax.stitching.heads import Head, IsTuned, count_tuned
 from relrep_jax.stitching.latents import fit_heads
 from relrep_jax.stitching.scores import score_logits
@@ -77,6 +78,8 @@ def default_config() -> ConfigDict:
     config.tuning.samples = 0
     config.tuning.epochs = 5
     config.tuning.learning_rate = 1e-3
+    # Names of relrep_jax.stitching.REPRESENTATIONS that are shown beside, with nothing tuned.
+    config.baselines = ("orthogonal", "ridge")
     return config
 
 
@@ -88,6 +91,7 @@ class Job:
     problem: latents.Problem
     head: Head
     tuner: Head
+    baseline_head: Head
     num_anchors: int
     num_tuning: int
     transform: Transform | None
@@ -106,6 +110,8 @@ def prepare(config: ConfigDict) -> Job:
         smoke={"head": latents.SMOKE_HEAD, "tuning": {"epochs": 2}},
     )
     latents.check_names("config.similarities", config.similarities, similarities.SIMILARITIES)
+    if config.baselines:
+        latents.check_names("config.baselines", config.baselines, REPRESENTATIONS)
     if config.head.name == "logistic_regression":
         raise ConfigError("config.head.name must be mlp or deep_mlp: others have no attention.")
     available = len(problem.train)
@@ -122,6 +128,7 @@ def prepare(config: ConfigDict) -> Job:
         problem,
         latents.make_head(config.head, aggregation=attention),
         latents.make_head(tuning, "tuning", aggregation=attention),
+        latents.make_head(config.head),
         latents.num_anchors(config.anchors.count, config, problem, ANCHORS),
         config.tuning.samples or available,
         latents.transform_of(config.anchors.absolute_transform),
@@ -153,6 +160,15 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             one = jax.tree.map(lambda leaf: leaf[0], heads)
             counts = {name: count_tuned(one, is_tuned) for name, is_tuned in TUNED.items()}
             counts[OWN] = count_tuned(one, lambda path: True)
+    for outcome in latents.stitch_methods(
+        problem, config.baselines, (job.num_anchors,), head=job.baseline_head, seeds=seeds,
+        console=console,
+    ):  # fmt: skip
+        by_metric = {m: latents.over_pairs(getattr(outcome.result, m)) for m in own}
+        found[outcome.method] = [
+            {m: values[run] for m, values in by_metric.items()} for run in range(len(seeds))
+        ]
+        counts[outcome.method] = 0
     scores = {
         name: {metric: np.stack([run[metric] for run in runs]) for metric in runs[0]}
         for name, runs in found.items()
@@ -168,7 +184,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 f"and tuned for {config.tuning.epochs} epochs on {job.num_tuning} labelled "
                 "training samples of the new encoder."
             ),
-            sheets=[score_sheet(scores, counts), comparison_sheet(scores)],
+            sheets=[score_sheet(scores, counts, config.baselines), comparison_sheet(scores)],
             tables={"scores": (COLUMNS, score_rows(problem, scores, counts, pairs, seeds))},
             figures=write_figures(workdir / "figures", problem, scores, pairs),
         ),
@@ -251,7 +267,9 @@ def score_rows(
     ]
 
 
-def score_sheet(scores: Scores, counts: dict[str, int]) -> report.Sheet:
+def score_sheet(
+    scores: Scores, counts: dict[str, int], baselines: Sequence[str] = ()
+) -> report.Sheet:
     """Accuracy and how many numbers were tuned."""
     rows = [
         [
@@ -263,15 +281,21 @@ def score_sheet(scores: Scores, counts: dict[str, int]) -> report.Sheet:
         for name, by_metric in scores.items()
     ]
     seeds, pairs = scores[OWN][METRIC].shape
+    below = (
+        f" {', '.join(baselines)}: nothing tuned, latents of the new encoder read through this by "
+        "a head without attention, with as many parallel samples as there are anchors."
+        if baselines
+        else ""
+    )
     return report.Sheet(
         "Tuning stitched heads",
         ("Tuned", "Parameters", "Accuracy", "Std over pairs"),
         rows,
         f"Accuracy in percent, mean ± standard deviation over {seeds} seeds of the mean over "
         f"{pairs} ordered pairs of different encoders; beside it the standard deviation over "
-        "pairs. Q, K, V: queries, keys and values of the attention. The last row is what the "
-        "stitched pair replaces: a head trained from scratch on all labelled training samples of "
-        "the new encoder.",
+        "pairs. Q, K, V: queries, keys and values of the attention. Own head: what the "
+        "stitched pair replaces, trained from scratch on all labelled training samples of the new "
+        f"encoder.{below}",
     )
 
 
