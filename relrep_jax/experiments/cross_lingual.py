@@ -182,18 +182,21 @@ def kind_sheet(outcomes: list[stitching.Outcome]) -> report.Sheet:
         mask = kind_mask(outcomes[0].result.names, kind)
         if not mask.any():
             continue
-        cells = [
-            latents.seed_summary(getattr(outcome.result, METRICS[0])[:, mask])
-            for outcome in outcomes
-        ]
-        rows.append([kind, str(int(mask.sum())), *(report.percent(*cell) for cell in cells)])
+        scores = [getattr(outcome.result, METRICS[0])[:, mask] for outcome in outcomes]
+        cells = [latents.seed_summary(one) for one in scores]
+        shown = []
+        for one, cell in zip(scores, cells, strict=True):
+            possible = int((~np.isnan(one).all(axis=0)).sum())
+            few = f" (of {possible})" if 0 < possible < mask.sum() else ""
+            shown.append(report.percent(*cell) + few)
+        rows.append([kind, str(int(mask.sum())), *shown])
         bold.add((len(rows) - 1, 2 + int(np.nanargmax([mean for mean, _ in cells]))))
     return report.Sheet(
         "Kinds of pairs",
         ("Pairs", "n", *(outcome.method for outcome in outcomes)),
         rows,
         "Weighted F1 in percent, mean ± standard deviation over seeds of the mean over pairs. "
-        "absolute: of pairs of one width only.",
+        "In brackets: over fewer pairs, those of one width.",
         frozenset(bold),
     )
 

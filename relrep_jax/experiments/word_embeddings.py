@@ -331,12 +331,16 @@ def neighbourhoods(space: jax.Array, rows: Sequence[int], size: int) -> tuple[ja
 
 
 def _draw_clusters(job: Job, relative: list[jax.Array], workdir: Path) -> None:
-    """The same words in both absolute and both relative spaces, each in its principal plane."""
+    """The same words in both absolute and both relative spaces, in the first one's principal plane.
+
+    Of absolute spaces, as in the tables, as many of the first features as both have.
+    """
     source = jnp.asarray(job.spaces[0])
     members, owners = neighbourhoods(source, [*job.clusters.values()], job.config.clusters.size)
     members, owners = np.asarray(members), np.asarray(owners)
+    width = min(space.shape[1] for space in job.spaces)
     rows = {
-        "absolute": [space[members] for space in job.spaces],
+        "absolute": [np.asarray(space)[members, :width] for space in job.spaces],
         "relative": [np.asarray(space)[members] for space in relative],
     }
     # To one size: how far words of one embedding lie from one another says nothing here.
@@ -355,13 +359,15 @@ def _clusters_caption(job: Job) -> str:
     left_out = (
         [] if job.is_embedded else [w for w in config.clusters.words if w not in job.clusters]
     )
-    own = job.spaces[0].shape[1] != job.spaces[1].shape[1]
+    widths = sorted(space.shape[1] for space in job.spaces)
     size = min(config.clusters.size, len(job.spaces[0]))
     return (
         f"The {size} {what} nearest to each of {', '.join(job.clusters)} in "
         f"{job.names[0]}, and the same {what} in {job.names[1]}: as they are and relative to "
         f"{config.anchors.count} {config.anchors.choices[0]} anchors, by the principal axes of "
-        f"the first space{' (absolute: each its own)' if own else ''}, brought to one size."
+        "the first space"
+        f"{f' (absolute: of its first {widths[0]} features)' if widths[0] < widths[1] else ''}, "
+        "brought to one size."
         + (f" Not among the words: {', '.join(left_out)}." if left_out else "")
     )
 
