@@ -11,6 +11,7 @@ out); a run that was stopped there goes on, a finished one is reported again.
 
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -24,21 +25,23 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.py"
 def main(argv: list[str]) -> int:
     use_host_devices()
     from relrep_jax.experiments import get_experiment
-    from relrep_jax.experiments.workdir import claim_workdir
+    from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
 
-    try:
-        config, workdir = parse_arguments(argv, DEFAULT_CONFIG)
-        experiment = get_experiment(config)
-        job = experiment.prepare(config)
-        workdir = claim_workdir(workdir, config)
-    except HelpWanted as wanted:
-        print(f"{__doc__}\n{wanted}")
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
+    with ExitStack() as stack:
+        try:
+            config, workdir = parse_arguments(argv, DEFAULT_CONFIG)
+            experiment = get_experiment(config)
+            job = experiment.prepare(config)
+            workdir = claim_workdir(workdir, config)
+            stack.enter_context(hold_workdir(workdir))
+        except HelpWanted as wanted:
+            print(f"{__doc__}\n{wanted}")
+            return 0
+        except (ValueError, OSError) as error:
+            print(f"train.py: {error}", file=sys.stderr)
+            return 2
 
-    experiment.run(job, workdir, Console(), command=shlex.join(["python", *argv]))
+        experiment.run(job, workdir, Console(), command=shlex.join(["python", *argv]))
     return 0
 
 

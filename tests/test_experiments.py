@@ -25,7 +25,7 @@ from relrep_jax.experiments import config as config_room
 from relrep_jax.experiments import end_to_end, image_stitching
 from relrep_jax.experiments.flags import parse_arguments
 from relrep_jax.experiments.image_quality import psnr, ssim
-from relrep_jax.experiments.workdir import claim_workdir
+from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
 from relrep_jax.stitching import stitching_grid
 from relrep_jax.training.logs import MetricsLog
 
@@ -536,6 +536,14 @@ def test_a_workdir_is_not_for_other_data_of_the_same_name(tmp_path):
     (tmp_path / "images.npz").write_bytes(b"those")
     with pytest.raises(config_room.ConfigError, match=r"other data: what config\.data\.path names"):
         claim_workdir(workdir, config)
+
+
+def test_a_workdir_is_for_one_process_at_a_time(finished, capsys):
+    with hold_workdir(finished):
+        assert train(*SMALL, f"--workdir={finished}") == 2
+        assert "Another process is at work in the workdir" in capsys.readouterr().err
+    with hold_workdir(finished):
+        pass
 
 
 def test_events_have_every_epoch_once_after_a_resume(tmp_path):

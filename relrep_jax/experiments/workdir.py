@@ -1,8 +1,11 @@
 """The directory that holds one run and nothing else."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -62,6 +65,36 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
             "changed since. Bring the earlier file back, or choose another --workdir."
         )
     return workdir
+
+
+@contextlib.contextmanager
+def hold_workdir(workdir: Path) -> Iterator[None]:
+    """A context in which no other process runs in the directory.
+
+    The hold ends with the process, however that ends. Where files cannot be locked (Windows, some
+    network drives) nothing is held.
+
+    Args:
+        workdir: from `claim_workdir`.
+
+    Raises:
+        ConfigError: another process is at work in it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise ConfigError(
+                    f"Another process is at work in the workdir {workdir}. Wait until it ends, or "
+                    "choose another --workdir."
+                ) from error
+        yield
 
 
 DATA_FILE = "data.json"
