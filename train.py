@@ -41,7 +41,9 @@ def main(argv: list[str]) -> int:
             print(f"train.py: {error}", file=sys.stderr)
             return 2
 
-        experiment.run(job, workdir, Console(), command=shlex.join(["python", *argv]))
+        # Paths and names are printed as they are, whatever brackets they hold.
+        console = Console(markup=False, emoji=False)
+        experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))
     return 0
 
 

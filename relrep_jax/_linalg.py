@@ -33,6 +33,14 @@ def centre(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return centred - rest, first + rough + rest
 
 
+def size_of(x: jax.Array) -> jax.Array:
+    """The power of two at or below the largest entry, 1 where all are 0: to divide by it is exact,
+    and no square of an entry over- or underflows afterwards. No gradient flows through it."""
+    largest = lax.stop_gradient(jnp.max(jnp.abs(x)))
+    _, exponent = jnp.frexp(largest)
+    return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent - 1), 1.0)
+
+
 def default_rcond(x: jax.Array) -> float:
     """Singular values below this fraction of the largest one count as zero.
 

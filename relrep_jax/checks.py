@@ -19,11 +19,15 @@ def check_matrix(name: str, x: Any, *, rows: str = "n", columns: str = "d") -> N
     if len(shape) != 2:
         hint = " Map over leading axes with jax.vmap." if len(shape) > 2 else ""
         raise ValueError(f"{name} must have shape [{rows}, {columns}], got {tuple(shape)}.{hint}")
-    if getattr(getattr(x, "dtype", None), "kind", "f") == "c":
+    dtype = getattr(x, "dtype", None)
+    kind = getattr(dtype, "kind", "f")
+    if kind == "c":
         raise ValueError(
-            f"{name} must hold real numbers, got dtype {x.dtype}. Put real and imaginary parts "
+            f"{name} must hold real numbers, got dtype {dtype}. Put real and imaginary parts "
             "side by side first."
         )
+    if kind in "OSUMm" or str(dtype).startswith("key<"):
+        raise ValueError(f"{name} must hold real numbers, got dtype {dtype}.")
     if shape[0] == 0 or shape[1] == 0:
         raise ValueError(f"{name} is empty: its shape is {tuple(shape)}.")
 
@@ -46,11 +50,27 @@ def check_same_width(x: Any, anchors: Any) -> None:
         )
 
 
+def check_number(name: str, value: Any, wanted: str, is_good: Callable[[Any], bool]) -> None:
+    """Raise `ValueError` unless a number is finite and good; arrays of JAX, which may be traced,
+    are not looked at.
+
+    Args:
+        name: of the argument.
+        value: of Python or NumPy, or an array of JAX.
+        wanted: the end of "`name` must ...".
+        is_good: whether a finite number will do.
+    """
+    if isinstance(value, int | float | np.generic) and not (np.isfinite(value) and is_good(value)):
+        raise ValueError(f"{name} must {wanted}, got {value}.")
+
+
 def check_corresponding(name: str, spaces: Any) -> None:
     """Raise `ValueError` unless these are two or more matrices with as many rows each."""
     if not isinstance(spaces, list | tuple) or len(spaces) < 2:
         shape = getattr(spaces, "shape", None)
-        got = f"one array {tuple(shape)}" if shape is not None else f"{len(spaces)}"
+        got = f"one array {tuple(shape)}" if shape is not None else f"{type(spaces).__name__}"
+        if isinstance(spaces, list | tuple):
+            got = f"{len(spaces)}"
         raise ValueError(f"{name} must be a list of two or more arrays [n, d_i], got {got}.")
     for i, space in enumerate(spaces):
         check_matrix(f"{name}[{i}]", space)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from relrep_jax._linalg import as_float, dot, unit_rows
-from relrep_jax.checks import check_corresponding, check_matrix
+from relrep_jax._linalg import as_float, dot, size_of, unit_rows
+from relrep_jax.checks import check_corresponding, check_matrix, check_number
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +63,7 @@ def fit(
 
     Raises:
         ValueError: fewer than two spaces, row counts that differ, a penalty that is not positive,
-            weights of another shape.
+            weights of another shape or other than 0 and 1.
 
     Example:
         >>> import jax
@@ -74,10 +75,11 @@ def fit(
         ((50, 20), True)
     """
     check_corresponding("anchors", anchors)
-    if isinstance(relative_penalty, int | float) and relative_penalty <= 0:
-        raise ValueError(f"relative_penalty must be positive, got {relative_penalty}.")
+    _check_penalty("relative_penalty", relative_penalty)
     spaces = [as_float(space) for space in anchors]
     shape = (len(spaces), spaces[0].shape[0])
+    if not isinstance(weights, jax.core.Tracer | type(None)) and not np.isin(weights, (0, 1)).all():
+        raise ValueError("weights must be 0 or 1: which anchors each encoder has.")
     weights = jnp.ones(shape, spaces[0].dtype) if weights is None else jnp.asarray(weights)
     if weights.shape != shape:
         raise ValueError(
@@ -92,6 +94,10 @@ def fit(
     ]
 
     return _solve(spaces, spaces, weights, weights, relative_penalty)
+
+
+def _check_penalty(name: str, penalty: float) -> None:
+    check_number(name, penalty, "be positive and finite", lambda value: value > 0)
 
 
 def apply(params: Consensus, i: int, x: jax.Array) -> jax.Array:
@@ -168,12 +174,13 @@ def match_and_fit(
         pool.
 
     Raises:
-        ValueError: what `fit` raises; pools that are not one for each space, or of other widths;
-            no rounds.
+        ValueError: what `fit` raises, for `final_penalty`, too; pools that are not one for each
+            space, or of other widths; no rounds.
 
     Reference: in the spirit of the pseudo-pairs of mini-vec2vec, arXiv 2510.02348.
     """
     check_corresponding("anchors", anchors)
+    _check_penalty("final_penalty", final_penalty)
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}.")
     if len(pools) != len(anchors):
@@ -261,6 +268,8 @@ def _ridge(rows: jax.Array, targets: jax.Array, weight: jax.Array, relative_pena
     """`argmin |rows M - targets|^2 + penalty |M|^2`; rows of weight 0 are zero on both sides."""
     m, d = rows.shape
     count = jnp.maximum(jnp.sum(weight), 1.0)
+    largest = size_of(rows)
+    rows = rows / largest
     size = jnp.sum(jnp.square(rows)) / count
     scale = jax.lax.rsqrt(jnp.where(size > 0, size, 1.0))
     # Unit mean length: the penalty is then a number between the eigenvalues, never above them.
@@ -271,4 +280,4 @@ def _ridge(rows: jax.Array, targets: jax.Array, weight: jax.Array, relative_pena
     else:
         gram = dot(rows.T, rows) + relative_penalty * jnp.eye(d, dtype=rows.dtype)
         matrix = cho_solve(cho_factor(gram), dot(rows.T, targets))
-    return matrix * scale
+    return matrix * scale / largest

@@ -13,6 +13,7 @@ number `c` of the (centred) source the predictions agree with a float64 solution
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -28,11 +29,12 @@ from relrep_jax._linalg import (
     least_squares,
     overlap,
     polar,
+    size_of,
     svd,
     thin_svd,
     unit_rows,
 )
-from relrep_jax.checks import check_corresponding, check_matrix, lookup
+from relrep_jax.checks import check_corresponding, check_matrix, check_number, lookup
 
 
 class Translator(NamedTuple):
@@ -56,6 +58,22 @@ class AffineMap:
     source_mean: jax.Array
     matrix: jax.Array
     target_mean: jax.Array
+
+
+def _compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator of a `fit`: outside of `jit`, compiled at the first call with these shapes and
+    options `static`, not at every call."""
+
+    def decorate(fit: Callable[..., Any]) -> Callable[..., Any]:
+        compiled = jax.jit(fit, static_argnames=static)
+
+        @wraps(fit)
+        def fitted(*spaces: Any, **options: Any) -> Any:
+            return compiled(*spaces, **options)
+
+        return fitted
+
+    return decorate
 
 
 def _check_pair(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> None:
@@ -110,6 +128,7 @@ def apply_affine(params: AffineMap, x: jax.Array) -> jax.Array:
     return out.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else out.dtype)
 
 
+@_compiled("scaling")
 def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> AffineMap:
     """Orthogonal Procrustes: a rotation or reflection, a shift and, if wanted, one scale.
 
@@ -141,15 +160,19 @@ def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> Affin
     _check_pair(x, y)
     x, source_mean = centre(as_float(x))
     y, target_mean = centre(as_float(y))
+    x_size, y_size = size_of(x), size_of(y)
+    x, y = x / x_size, y / y_size
     cross = dot(x.T, y)
     matrix = polar(cross)
     if scaling:
         size = jnp.sum(x * x)
         stretch = jnp.sum(lax.stop_gradient(matrix) * cross)  # the sum of its singular values
-        matrix = matrix * jnp.where(size > 0, stretch / jnp.where(size > 0, size, 1.0), 0.0)
+        stretch = jnp.where(size > 0, stretch / jnp.where(size > 0, size, 1.0), 0.0)
+        matrix = matrix * (stretch * y_size / x_size)
     return AffineMap(source_mean, matrix, target_mean)
 
 
+@_compiled("rcond")
 def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
     """Least squares without bias: `W = argmin ||X W - Y||`, of least norm where many do it.
 
@@ -174,6 +197,7 @@ def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> Aff
     return AffineMap(jnp.zeros_like(x[0]), matrix, jnp.zeros_like(y[0]))
 
 
+@_compiled("rcond")
 def fit_affine(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
     """Least squares with bias: `W, b = argmin ||X W + b - Y||`, `W` of least norm.
 
@@ -221,8 +245,12 @@ def fit_ridge(x: jax.Array, y: jax.Array, *, penalty: float | jax.Array = 1.0) -
         Hoerl and Kennard (1970).
     """
     _check_pair(x, y)
-    if isinstance(penalty, (int, float)) and penalty < 0:
-        raise ValueError(f"penalty must not be negative, got {penalty}.")
+    check_number("penalty", penalty, "be a finite number, not negative", lambda value: value >= 0)
+    return _fit_ridge(x, y, penalty)
+
+
+@jax.jit
+def _fit_ridge(x: jax.Array, y: jax.Array, penalty: float | jax.Array) -> AffineMap:
     x, source_mean = centre(as_float(x))
     y, target_mean = centre(as_float(y))
     d1, d2 = x.shape[1], y.shape[1]
@@ -232,6 +260,7 @@ def fit_ridge(x: jax.Array, y: jax.Array, *, penalty: float | jax.Array = 1.0) -
     return AffineMap(source_mean, least_squares(rows, targets, default_rcond(rows)), target_mean)
 
 
+@_compiled("rank")
 def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
     """Reduced-rank regression: the affine least squares among matrices of rank `rank`.
 
@@ -266,6 +295,7 @@ def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> Affi
     return AffineMap(source_mean, matrix, target_mean)
 
 
+@_compiled("rank")
 def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
     """Canonical-correlation map: whiten, identify the leading canonical variates, unwhiten.
 
@@ -323,6 +353,7 @@ class InverseRelativeMap:
     scale: jax.Array
 
 
+@_compiled("rcond")
 def fit_inverse_relative(
     x_anchors: jax.Array, y_anchors: jax.Array, *, rcond: float | None = None
 ) -> InverseRelativeMap:
@@ -351,11 +382,12 @@ def fit_inverse_relative(
     _check_pair(x_anchors, y_anchors, ("x_anchors", "y_anchors"))
     x, source_mean = centre(as_float(x_anchors))
     y, target_mean = centre(as_float(y_anchors))
-    squared = jnp.sum(y * y, axis=1)
+    y_size = size_of(y)
+    squared = jnp.sum((y / y_size) ** 2, axis=1)
     lengths = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
     x, y = unit_rows(x), unit_rows(y)
     matrix = least_squares(y, x, default_rcond(y) if rcond is None else rcond).T
-    return InverseRelativeMap(source_mean, matrix, target_mean, lengths.mean())
+    return InverseRelativeMap(source_mean, matrix, target_mean, lengths.mean() * y_size)
 
 
 def apply_inverse_relative(params: InverseRelativeMap, x: jax.Array) -> jax.Array:
@@ -397,6 +429,7 @@ class ProcrustesConsensus:
     consensus: jax.Array
 
 
+@_compiled("scaling", "iterations")
 def fit_generalized_procrustes(
     spaces: Sequence[jax.Array], *, scaling: bool = True, iterations: int = 50
 ) -> ProcrustesConsensus:
@@ -432,8 +465,9 @@ def fit_generalized_procrustes(
     centred, means = zip(*(centre(as_float(space)) for space in spaces), strict=True)
     scales = []
     for c in centred:
-        size = jnp.mean(jnp.sum(c * c, axis=1))
-        root = jnp.sqrt(jnp.where(size > 0, size, 1.0))
+        largest = size_of(c)
+        size = jnp.mean(jnp.sum((c / largest) ** 2, axis=1))
+        root = jnp.sqrt(jnp.where(size > 0, size, 1.0)) * largest
         scales.append(root if scaling else jnp.ones_like(root))
     stacked = jnp.stack(
         [

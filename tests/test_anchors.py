@@ -619,3 +619,33 @@ def test_parallel_samples_are_counted_once():
         count(indices=jnp.arange(3), weights=jnp.eye(3))
     with pytest.raises(ValueError, match=r"weights must have shape \[m, n\]"):
         count(weights=jnp.arange(3))
+
+
+@pytest.mark.parametrize("exponent", [-80, -40, 40, 80])
+def test_kmeans_is_blind_to_powers_of_two(exponent):
+    key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (64, 5))
+    scaled = jnp.ldexp(x, exponent)
+    np.testing.assert_array_equal(anchors.kmeans(key, scaled, 6), anchors.kmeans(key, x, 6))
+    found, expected = anchors.cluster(key, scaled, 6), anchors.cluster(key, x, 6)
+    np.testing.assert_allclose(
+        jnp.ldexp(found.centroids, -exponent), expected.centroids, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_greedy_stays_distinct_where_samples_are_not_finite():
+    x = jax.random.normal(jax.random.key(0), (30, 3))
+    expected = anchors.greedy(jnp.delete(x, 20, axis=0), 5)
+    expected = expected + (expected >= 20)
+    for bad in (jnp.nan, jnp.inf):
+        some = x.at[20].set(bad)
+        np.testing.assert_array_equal(anchors.greedy(some, 5), expected)
+        assert sorted(anchors.greedy(some, 30).tolist()) == list(range(30))
+        assert anchors.greedy(some, 30)[-1] == 20
+
+
+def test_a_candidate_that_stands_twice_is_refused():
+    x = jax.random.normal(jax.random.key(0), (30, 3))
+    with pytest.raises(ValueError, match="candidates must be distinct, got 1 twice"):
+        anchors.greedy(x, 3, candidates=[1, 2, 1, 4])
+    with pytest.raises(ValueError, match="candidates must be distinct"):
+        anchors.learn_mixtures(jax.random.key(0), x, 2, candidates=[1, 1, 2])

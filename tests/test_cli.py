@@ -106,6 +106,44 @@ def test_unknown_commands_and_arguments_are_refused(home, capsys):
     refused(capsys, "project", "a.npy", "-o", "r.npy", says=["--anchors", "required"])
 
 
+BEYOND = ["-1", "4294967296", "99999999999999999999999", "one"]
+
+
+@pytest.mark.parametrize("seed", BEYOND)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["anchors", "a.npy", "--count", "3", "-o", "s.npy"],
+        ["compare", "a.npy", "b.npy", "--measures", "mean_cosine", "-o", "out"],
+        ["translate", "a.npy", "b.npy", "--train", "rows.npy", "--max-rows", "5", "-o", "t.npy"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_seeds_out_of_range_are_refused_before_any_work(home, capsys, monkeypatch, argv, seed):
+    for name in ("load_latents", "load_spaces"):
+        monkeypatch.setattr(f"relrep_jax.data.latents.{name}", None)
+    refused(capsys, *argv, "--seed", seed, says=["--seed", "0 .. 2**32 - 1", seed])
+
+
+def test_the_greatest_seed_is_taken(home):
+    seed = ["--seed", "4294967295"]
+    assert main(["anchors", "a.npy", "--count", "3", *seed, "-o", "s.npy"]) == 0
+    argv = ["--measures", "mean_cosine", "--permutations", "1", "--max-rows", "9"]
+    assert main(["compare", "a.npy", "b.npy", *argv, *seed]) == 0
+    argv = ["--train", "rows.npy", "--max-rows", "5", "-o", "t.npy"]
+    assert main(["translate", "a.npy", "b.npy", *argv, *seed]) == 0
+
+
+@pytest.mark.parametrize("place", ["out[/z]", "out[b]x", "out:cat:"])
+def test_places_are_printed_as_they_are(home, capsys, place):
+    argv = ["--measures", "mean_cosine", "--permutations", "0", "-o", place]
+    assert main(["compare", "a.npy", "b.npy", *argv]) == 0
+    assert f"Tables, heat maps and report: {place}\n" in capsys.readouterr().out
+    assert main(["anchors", "a.npy", "--count", "3", "-o", f"{place}.npy"]) == 0
+    assert capsys.readouterr().out.startswith(f"{place}.npy: 3 of")
+    assert Path(place, "report.md").exists()
+
+
 # --- compare -----------------------------------------------------------------------------------
 
 
@@ -191,6 +229,31 @@ def test_compare_takes_folders_and_every_measure_that_fits(home, capsys):
     assert pairs["mrr"] == [("a", "b")]
     assert pairs["svcca"] == [("a", "b"), ("a", "noise"), ("b", "noise")]
     assert "mrr for 2 pairs of different widths" in capsys.readouterr().out
+
+
+def test_names_of_spaces_are_shown_as_they_are(home, capsys):
+    names = ["$x^", "$y_{$", "a|b", "[red]"]
+    for name in names:
+        np.save(f"{name}.npy", spaces()[0])
+    argv = ["--measures", "mean_cosine", "--permutations", "0", "-o", "out"]
+    compare(*(f"{name}.npy" for name in names), *argv)
+    out = capsys.readouterr().out
+    assert all(name in out for name in names)
+    assert everything("out") == ["measures.csv", "measures.json", "measures.png", "report.md"]
+    table = Path("out/report.md").read_text().split("## Spaces")[1]
+    assert "| a\\|b | 60 | 6 | float32 |" in table
+    bars = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines() if "float32" in row}
+    assert bars == {5}
+
+
+def test_files_that_differ_in_their_ending_alone_are_called_by_it(home, capsys):
+    Path("same").mkdir()
+    np.save("same/a.npy", spaces()[0])
+    np.savez("same/a.npz", x=spaces()[1])
+    compare("same", "--measures", "mean_cosine", "--permutations", "0", "-o", "out")
+    (row,) = json.loads(Path("out/measures.json").read_text())
+    assert (row["first"], row["second"]) == ("a.npy", "a.npz")
+    refused(capsys, "compare", "a.npy", "a.npy", says=["a.npy is named twice"])
 
 
 def test_compare_refuses_what_cannot_be_compared(home, capsys):
@@ -373,11 +436,40 @@ def test_translate_refuses_what_does_not_fit(home, capsys):
         says=["a.npy", "rank", "between 1 and 6"],
     )
     refused(capsys, *argv, "--method", "cca", "--penalty", "1", says=["--penalty", "ridge"])
-    refused(capsys, *argv, "--method", "ridge", "--penalty", "nan", says=["--penalty", "finite"])
+    refused(capsys, *argv, "--method", "ridge", "--penalty", "nan", says=["--penalty", "float32"])
     refused(capsys, *argv, "--test", "gone.npy", says=["gone.npy"])
     Path("t.npy").write_bytes(b"mine")
     refused(capsys, *argv, says=["t.npy exists"])
     assert Path("t.npy").read_bytes() == b"mine"
+
+
+def test_translate_says_that_scores_take_two_rows(home, capsys):
+    np.save("one.npy", np.array([50]))
+    np.save("most.npy", np.arange(N - 1))
+    np.save("all.npy", np.arange(N))
+    argv = ["translate", "a.npy", "b.npy", "-o", "t.npy", "--force", "--train"]
+    for more, says in (
+        (["rows.npy", "--test", "one.npy"], "--test names one row; scores take two or more."),
+        (["most.npy"], "One row is left to score the map on, and scores take two or more"),
+        (["all.npy"], "No rows are left to score the map on"),
+    ):
+        assert main([*argv, *more]) == 0
+        assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("penalty", ["1e300", "1e39", "-1", "1e-50", "inf", "nan"])
+def test_translate_refuses_penalties_beyond_float32(home, capsys, monkeypatch, penalty):
+    monkeypatch.setattr("relrep_jax.data.latents.load_latents", None)  # before any work
+    argv = ["translate", "a.npy", "b.npy", "--train", "rows.npy", "-o", "t.npy"]
+    says = ["--penalty must be 0 or a number that float32 can hold"]
+    refused(capsys, *argv, "--method", "ridge", "--penalty", penalty, says=says)
+
+
+@pytest.mark.parametrize("penalty", ["3.4e38", "1.2e-38", "0"])
+def test_translate_takes_every_penalty_of_float32(home, penalty):
+    argv = ["translate", "a.npy", "b.npy", "--train", "rows.npy", "-o", "t.npy"]
+    assert main([*argv, "--method", "ridge", "--penalty", penalty]) == 0
+    assert np.isfinite(np.load("t.npy")).all()
 
 
 # --- anchors -----------------------------------------------------------------------------------

@@ -110,11 +110,30 @@ def test_one_method_that_fails_costs_the_others_nothing(home, capsys, monkeypatc
     assert "out of memory" in Path("out/report.md").read_text()
 
 
+@pytest.mark.parametrize("place", ["out[/b]", "out[b]x", "out:cat:"])
+def test_places_are_printed_as_they_are(home, capsys, monkeypatch, place):
+    def scored(name, *args, **options):
+        accuracy = np.full((1, 3, 3), 0.5)
+        seeds, rows = np.arange(1), np.zeros((1, 5))
+        result = LatentStitching(NAMES, accuracy, accuracy, seeds, rows, 5, (), np.arange(3))
+        return Outcome(name, result)
+
+    monkeypatch.setattr(job, "stitch", scored)
+    (home / "latents").rename(home / "om[b]")
+    argv = ["om[b]", "-o", place, "--methods", "absolute", "--seeds", "1"]
+    assert main(["stitch", *argv]) == 0
+    out = capsys.readouterr().out
+    assert "om[b]: 60 training" in out
+    assert f"Tables, heat maps and report: {place}\n" in out
+    assert Path(place, "report.md").exists()
+
+
 @pytest.mark.parametrize(
     "change, argv, says",
     [
         (None, ["--methods", "cosinus"], ["Unknown method 'cosinus'", "'cosine'"]),
         (None, ["--head", "forest"], ["Unknown head"]),
+        (None, ["--head", "mlp,deep_mlp"], ["--head takes one", "logistic_regression", "mlp,deep"]),
         (None, ["--parallel-samples", "61"], ["1 .. 60"]),
         (None, ["--parallel-samples", "many"], ["'many'"]),
         (None, ["--seeds", "0"], ["--seeds"]),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from relrep_jax.data import LatentSpace
 from relrep_jax.measures import MEASURES
-from relrep_jax.report import comparison
+from relrep_jax.report import comparison, save
 from relrep_jax.report.comparison import PairScore
 
 NAMES = ("a", "b|c", "[red]")
@@ -81,6 +82,23 @@ def test_markdown_escapes_bars():
     text = comparison.comparison_markdown(SCORES)
     assert len(text.splitlines()) == 2 + len(SCORES)
     assert "| RSA | a | b\\|c | 0.5000 | 0.400 | 0.005 |" in text
+
+
+def test_spaces_are_listed_with_bars_escaped():
+    spaces = [LatentSpace(name, np.ones((4, 1200), np.float16)) for name in NAMES]
+    lines = comparison.spaces_markdown(spaces).splitlines()
+    assert lines[2:] == [
+        "| a | 4 | 1,200 | float16 |",
+        "| b\\|c | 4 | 1,200 | float16 |",
+        "| [red] | 4 | 1,200 | float16 |",
+    ]
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path):
+    names = ("$x^", "$y_{$")
+    figure = comparison.comparison_figure([score(first=names[0], second=names[1])], names)
+    save(figure, tmp_path / "m.png")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(names)
 
 
 def test_heat_maps_show_scores_above_and_calibrated_scores_below_the_diagonal():

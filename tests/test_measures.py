@@ -884,9 +884,68 @@ def test_bad_options_are_refused():
         measures.get("rsaa")
 
 
-def test_a_space_of_nan_is_like_nothing():
-    """Not like an empty one: a model that diverged would count as one that merely differs."""
-    x = np.ones((4, 3), np.float32)
-    for row in (x * np.nan, np.where(np.arange(4)[:, None] == 2, np.nan, x)):
-        assert np.isnan(measures.mean_cosine(row, x))
-        assert np.isnan(measures.mean_cosine(x, row))
+@pytest.mark.parametrize("rows", [[3], slice(None)], ids=["one row", "all rows"])
+@pytest.mark.parametrize("name", [*NAMES, "rsa spearman"])
+def test_rows_that_are_not_finite_have_no_score(name, rows):
+    x, y = f32(normal(0, 16, 4)), f32(normal(1, 16, 4))
+    for bad in (jnp.nan, jnp.inf):
+        assert jnp.isnan(ALL[name](x.at[rows, 1].set(bad), y))
+        assert jnp.isnan(ALL[name](x, y.at[rows, 1].set(bad)))
+    assert jnp.isfinite(ALL[name](x, y))
+
+
+def test_other_scores_of_rows_that_are_not_finite_are_nan():
+    x = f32(normal(0, 16, 4)).at[0, 0].set(jnp.nan)
+    y = f32(normal(1, 16, 4))
+    assert jnp.isnan(measures.median_distance(x))
+    for stream in (measures.minibatch_cka(), measures.streaming_linear_cka):
+        state = stream.init() if stream is not measures.streaming_linear_cka else stream.init(4, 4)
+        assert jnp.isnan(stream.compute(stream.update(state, x, y)))
+    key = jax.random.key(0)
+    single = measures.permutation_test("linear_cka", y, x, key, count=9)
+    many = measures.permutation_tests("linear_cka", [x, y, y + 1.0], key, count=9)
+    for result in (single, many[0, 1], many[0, 2]):
+        for value in (result.score, result.p_value, result.calibrated, result.threshold):
+            assert jnp.isnan(value)
+    assert many[1, 2].p_value <= 0.5
+    assert many[1, 2].score > 0.99
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
+def test_streams_are_blind_to_scales(scale):
+    x, y = (f32(part) for part in alike(64, 5, 4))
+    for stream, sizes in ((measures.streaming_linear_cka, (5, 4)), (measures.minibatch_cka(), ())):
+        scores = []
+        for factor in (1.0, scale):
+            state = stream.init(*sizes)
+            for i in range(0, 64, 16):
+                state = stream.update(state, x[i : i + 16] * factor, y[i : i + 16] / factor)
+            scores.append(float(stream.compute(state)))
+        assert scores[1] == pytest.approx(scores[0], rel=1e-4)
+        assert scores[0] > 0.05
+
+
+@pytest.mark.parametrize("name", ["rbf_cka", "svcca", "mutual_knn", "mrr", "rsa"])
+def test_measures_are_compiled_once_outside_of_jit(name, caplog):
+    x, y = f32(normal(0, 16, 4)), f32(normal(1, 16, 4))
+    measure = measures.get(name)
+
+    def call(x, y):
+        measure(x, y)
+        measures.permutation_test(name, x, y, jax.random.key(0), count=3)
+
+    call(x, y)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        call(x + 1.0, y)
+    assert not [r for r in caplog.records if "Compiling" in r.message and "add" not in r.message]
+
+
+def test_options_that_are_no_numbers_of_use_are_refused():
+    x = f32(normal(0, 16, 4))
+    for width in (float("nan"), np.float32(-1), 0, float("inf")):
+        with pytest.raises(ValueError, match="bandwidth must be positive"):
+            measures.rbf_cka(x, x, width)
+    with pytest.raises(ValueError, match="must hold real numbers, got dtype <U1"):
+        measures.linear_cka(np.array([["a", "b"]]), x)
+    with pytest.raises(ValueError, match="must hold real numbers, got dtype key<"):
+        measures.linear_cka(jax.random.split(jax.random.key(0), (4, 4)), x)

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 from matplotlib import image
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 
 import relrep_jax
@@ -453,6 +454,57 @@ def test_figures_do_not_follow_the_users_settings(tmp_path):
         styled = report.save(make_learning_curves(np.random.default_rng(0)), tmp_path / "b.png")
         assert matplotlib.rcParams["font.size"] == 30
     assert plain.read_bytes() == styled.read_bytes()
+
+
+ODD = "$y_{$"
+
+NAMED = {
+    "reconstructions": lambda x: report.reconstructions(x[..., None], [((ODD, ODD), x)]),
+    "latent_spaces": lambda x: report.latent_spaces(
+        {ODD: [x[0, :, :2]]}, np.arange(8) % 2, [ODD, "b"], seed_names=[ODD]
+    ),
+    "pair_grid": lambda x: report.pair_grid(
+        [Grid(ODD, "mse", 1 + x[0, :2, :2], (ODD, "b"), (ODD, "b"))]
+    ),
+    "learning_curves": lambda x: report.learning_curves({ODD: 1 + x[0]}, ODD, xlabel=ODD),
+    "intervals": lambda x: report.intervals({ODD: (0.5, 0.1)}, ODD),
+    "change_map": lambda x: report.change_map(x[0, :1, :1], [ODD], [ODD], ODD, 1e-6),
+    "scatter": lambda x: report.scatter({ODD: (x[0, 0], x[0, 1]), "b": (x[0, 0],) * 2}, ODD, ODD),
+}
+
+
+@pytest.mark.parametrize("make", NAMED.values(), ids=NAMED)
+def test_names_with_dollar_signs_are_drawn_as_they_are(make, tmp_path):
+    figure = make(np.random.default_rng(0).random((3, 8, 8)))
+    for ending in ("png", "pdf"):
+        report.save(figure, tmp_path / f"a.{ending}")
+    drawn = [text for text in figure.findobj(Text) if ODD in text.get_text()]
+    assert drawn
+    assert not any(text.get_parse_math() for text in drawn)
+
+
+@pytest.mark.parametrize("high", [1.2, 5.0, 1000.0])
+def test_ticks_on_logarithmic_axes_are_plain_numbers(high):
+    values = np.geomspace(1.0, high, 6)[None]
+    (axes,) = report.learning_curves({"a": values}, "MSE", log=True, log_x=True).axes
+    ticks = [
+        text.get_text()
+        for axis in (axes.xaxis, axes.yaxis)
+        for text in axis.get_ticklabels(which="both")
+    ]
+    assert any(ticks)
+    assert not any("$" in text for text in ticks)
+
+
+def test_figures_of_others_keep_their_formulas(tmp_path):
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set_title("$x^2$")
+    axes.loglog([1, 1e4], [1, 1e4])
+    report.save(figure, tmp_path / "a.png")
+    formulas = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+    assert len(formulas) > 1
+    assert all(text.get_parse_math() for text in formulas)
 
 
 def test_pdf_is_written_without_a_time_stamp(tmp_path):

@@ -19,6 +19,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import ortho_group
 from sklearn.covariance import LedoitWolf
 
+from relrep_jax import measures
 from relrep_jax import similarities as sim
 from relrep_jax.similarities import pairwise
 
@@ -795,3 +796,10 @@ def test_pullback_geodesic_at_an_anchor_and_of_images():
     assert sim.pullback_geodesic(x, a, decoder)[0, 0] == 0
     with pytest.raises(ValueError, match="steps"):
         sim.pullback_geodesic(x, a, decoder, steps=0)
+
+
+def test_a_bandwidth_of_zero_tells_anchors_from_all_else():
+    x = jnp.array([[0.0, 1.0], [2.0, 3.0]])
+    median = measures.median_distance(jnp.repeat(x[:1], 4, axis=0))
+    assert median == 0
+    np.testing.assert_array_equal(sim.rbf(x, x, median), np.eye(2))

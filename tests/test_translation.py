@@ -9,7 +9,7 @@ import scipy.linalg
 from absl.testing import parameterized
 from sklearn.linear_model import Ridge
 
-from relrep_jax import translation
+from relrep_jax import consensus, translation
 
 NAMES = sorted(translation.TRANSLATIONS)
 AFFINE = [name for name in NAMES if name not in ("linear", "inverse_relative")]
@@ -461,3 +461,56 @@ def test_translations_survive_a_decomposition_that_does_not_converge(monkeypatch
         translator = translation.get(name)
         found = translator.apply(translator.fit(x, y), x)
         np.testing.assert_allclose(found, y, atol=0.3 if name == "ridge" else 1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10, 1e18])
+@pytest.mark.parametrize("name", ["orthogonal", "inverse_relative"])
+def test_scales_of_either_space_do_no_harm(name, scale):
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    y = x[:, ::-1] + 0.1 * np.random.default_rng(1).normal(size=(40, 5)).astype(np.float32)
+    translator = translation.get(name)
+    expected = translator.apply(translator.fit(x, y), x)
+    for source, target in ((scale, 1.0), (1.0, scale), (scale, scale)):
+        a, b = np.float32(source) * x, np.float32(target) * y
+        found = translator.apply(translator.fit(a, b), a) / np.float32(target)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e18])
+def test_scales_do_no_harm_to_a_consensus(scale):
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    spaces = [x, x[:, ::-1] + 0.1 * np.random.default_rng(1).normal(size=(40, 5))]
+    expected = translation.generalized_procrustes.fit(spaces).consensus
+    scaled = [np.float32(scale) * np.float32(space) for space in spaces]
+    for others in (scaled, [spaces[0], scaled[1]]):
+        found = translation.generalized_procrustes.fit(others).consensus
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    maps = consensus.fit(spaces)
+    expected = consensus.apply(maps, 1, spaces[1])
+    found = consensus.apply(consensus.fit(scaled), 1, scaled[1])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "ridge", "cca"])
+def test_maps_are_compiled_once_outside_of_jit(name, caplog):
+    x = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    fit = translation.get(name).fit
+    fit(x, x[:, ::-1])
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        fit(x[::-1], x)
+    assert not [record for record in caplog.records if "Compiling" in record.message]
+
+
+def test_penalties_that_are_no_numbers_of_use_are_refused():
+    x = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    for penalty in (float("nan"), np.float32(-1), float("inf")):
+        with pytest.raises(ValueError, match="penalty must be a finite number, not negative"):
+            translation.ridge.fit(x, x, penalty=penalty)
+        with pytest.raises(ValueError, match="relative_penalty must be positive"):
+            consensus.fit([x, x], relative_penalty=penalty)
+        with pytest.raises(ValueError, match="final_penalty must be positive"):
+            consensus.match_and_fit([x, x], [x, x], final_penalty=penalty)
+    with pytest.raises(ValueError, match="weights must be 0 or 1"):
+        consensus.fit([x, x], weights=np.full((2, 10), 0.5))
+    with pytest.raises(ValueError, match="must be a list of two or more arrays .*, got dict"):
+        consensus.fit({"a": x, "b": x})

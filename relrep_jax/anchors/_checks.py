@@ -41,7 +41,8 @@ def check_candidates(candidates: ArrayLike | None, num_samples: int, num_anchors
     """Indices `[c]` of the samples to choose among, all where None; `num_anchors` of them at least.
 
     Raises:
-        ValueError: not a vector of indices, out of range, or fewer than the anchors.
+        ValueError: not a vector of indices, out of range, one of them twice, or fewer than the
+            anchors.
     """
     if candidates is None:
         candidates = jnp.arange(num_samples)
@@ -50,6 +51,10 @@ def check_candidates(candidates: ArrayLike | None, num_samples: int, num_anchors
             f"candidates must be a vector [c] of indices, got shape {jnp.shape(candidates)}."
         )
     check_indices("candidates", candidates, num_samples, "samples")
+    if not isinstance(candidates, jax.core.Tracer):
+        known, counts = np.unique(np.asarray(candidates), return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"candidates must be distinct, got {known[counts > 1][0]} twice.")
     candidates = jnp.asarray(candidates)
     check_num_anchors(candidates.shape[0], num_anchors)
     return candidates

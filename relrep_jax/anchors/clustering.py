@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from relrep_jax._linalg import as_float, dot, unit_rows
+from relrep_jax._linalg import as_float, dot, size_of, unit_rows
 from relrep_jax.anchors._checks import check_num_anchors, matched_rows
 from relrep_jax.checks import check_matrix, lookup
 from relrep_jax.transforms import standard_scaling
@@ -113,6 +113,8 @@ def _cluster(key, x, num_clusters, steps, restarts, init, spherical) -> KMeansRe
     # Distances are differences of large numbers far from the origin.
     centre = jnp.zeros_like(x[0]) if spherical else jnp.mean(x, axis=0)
     centred = x - centre
+    size = size_of(centred)
+    centred = centred / size
     norms = jnp.sum(centred * centred, axis=1)
     start = {"k-means++": _plus_plus, "random": _random}[init]
 
@@ -126,7 +128,7 @@ def _cluster(key, x, num_clusters, steps, restarts, init, spherical) -> KMeansRe
 
         centroids = lax.fori_loop(0, steps, step, centroids)
         assignments, squares = _assign(centred, norms, centroids)
-        return KMeansResult(centroids + centre, assignments, jnp.sum(squares))
+        return KMeansResult(centroids * size + centre, assignments, jnp.sum(squares) * size * size)
 
     if restarts == 1:
         return once(key)
@@ -268,6 +270,8 @@ def _next_to(x: Array, centroids: Array, spherical: bool, free: Array | None = N
         x = unit_rows(x)
     centre = jnp.mean(centroids, axis=0)
     x, centroids = x - centre, centroids - centre
+    size = size_of(x)
+    x, centroids = x / size, centroids / size
     norms, offsets = jnp.sum(x * x, axis=1), jnp.sum(centroids * centroids, axis=1)
     m = centroids.shape[0]
 

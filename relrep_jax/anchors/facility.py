@@ -63,11 +63,14 @@ def greedy(x: ArrayLike, num_anchors: int, *, candidates: ArrayLike | None = Non
 @partial(jax.jit, static_argnames="num_anchors")
 def _greedy(x: Array, candidates: Array, num_anchors: int) -> Array:
     x = as_float(x)
+    # Samples that are not finite pull no anchor near, and are chosen last.
+    finite = jnp.all(jnp.isfinite(x), axis=1)
+    x = jnp.where(finite[:, None], x, 0.0)
     c = candidates.shape[0]
     block = min(BLOCK, c)
 
     def distances(places):
-        return pairwise.euclidean(x, x[candidates[places]]).T
+        return jnp.where(finite, pairwise.euclidean(x, x[candidates[places]]).T, 0.0)
 
     if c * x.shape[0] <= HELD:
         places = jnp.minimum(jnp.arange(c + -c % block), c - 1).reshape(-1, block)
@@ -92,6 +95,7 @@ def _greedy(x: Array, candidates: Array, num_anchors: int) -> Array:
             # Without an anchor there is nothing to be nearer than: the least sum is best.
             gains = jnp.where(first, -rows, jnp.maximum(nearest - rows, 0))
             gains = jnp.sum(gains, axis=1)
+            gains = jnp.where(finite[candidates[places]], gains, jnp.finfo(gains.dtype).min)
             # Anchors are not on offer, and what has been looked at stays.
             keep = (bounds[places] == -jnp.inf) | fresh[places]
             return (

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from relrep_jax._linalg import as_float, centre, dot
 from relrep_jax.anchors._checks import check_candidates, check_indices
 from relrep_jax.anchors.clustering import cluster
-from relrep_jax.checks import check_matrix
+from relrep_jax.checks import check_matrix, check_number
 from relrep_jax.similarities import pairwise
 
 # How much of a mixture's weight is outside of its cluster at first.
@@ -134,8 +134,7 @@ def learn_mixtures(
     check_matrix("x", x)
     x = jnp.asarray(x)
     candidates = check_candidates(candidates, x.shape[0], num_anchors)
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature!r}.")
+    check_number("temperature", temperature, "be above 0", lambda value: value > 0)
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}.")
     terms = coverage, diversity, clustering, entropy

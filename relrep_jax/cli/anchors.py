@@ -3,7 +3,7 @@
 import argparse
 
 from relrep_jax.cli.files import add_output, check_kind, refuse_to_overwrite
-from relrep_jax.cli.terminal import console, progress, whole_number
+from relrep_jax.cli.terminal import add_seed, console, progress, whole_number
 
 SUMMARY = "choose anchors among the samples of a file of latents"
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", metavar="ROW", help="first anchor of fps (default: 0)")
     parser.add_argument("--top", metavar="N", help="how many rows top chooses from")
     parser.add_argument("--among", metavar="FILE", help="rows to choose from (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_seed(parser, "default: %(default)s")
     add_output(parser, "file: .npy, or .txt with one row number a line", required=True)
 
 
@@ -108,9 +108,7 @@ def run(args: argparse.Namespace) -> int:
         advance(1)
     _write(args.output, chosen)
     console().print(
-        f"{args.output}: {count} of {len(rows):,} rows by {args.method}",
-        soft_wrap=True,
-        markup=False,
+        f"{args.output}: {count} of {len(rows):,} rows by {args.method}", soft_wrap=True
     )
     return 0
 

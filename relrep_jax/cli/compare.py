@@ -6,7 +6,7 @@ from functools import partial
 from itertools import combinations
 
 from relrep_jax.cli.files import add_output, refuse_to_overwrite, whole_folder
-from relrep_jax.cli.terminal import choices, console, progress, whole_number
+from relrep_jax.cli.terminal import add_seed, choices, console, progress, whole_number
 
 SUMMARY = "measure how alike spaces of the same samples are, and whether that is more than chance"
 
@@ -56,9 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="neighbours that measures of neighbourhoods look at (default: %(default)s)",
     )
     parser.add_argument("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of rows and permutations (default: %(default)s)"
-    )
+    add_seed(parser, "of rows and permutations (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,8 +85,6 @@ def run(args: argparse.Namespace) -> int:
     use_host_devices()
     from relrep_jax import measures
 
-    if args.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {args.seed}.")
     every = args.measures.strip() == "all"
     names = (
         list(measures.MEASURES) if every else choices("measure", args.measures, measures.MEASURES)
@@ -207,17 +203,13 @@ def _write(args, spaces, scores, caption, figure_caption) -> None:
         comparison_figure,
         comparison_markdown,
         label_of,
+        spaces_markdown,
         write_comparison_csv,
         write_comparison_json,
     )
     from relrep_jax.report.figures import save
     from relrep_jax.report.markdown import environment, write_report
 
-    files = "| Space | Rows | Width | Stored as |\n| :--- | ---: | ---: | :--- |\n" + "\n".join(
-        f"| {space.name} | {space.array.shape[0]:,} | {space.array.shape[1]:,} | "
-        f"{space.array.dtype} |"
-        for space in spaces
-    )
     labels = ", ".join(dict.fromkeys(label_of(score.measure) for score in scores))
     with whole_folder(args.output) as folder:
         write_comparison_csv(folder / "measures.csv", scores)
@@ -234,7 +226,7 @@ def _write(args, spaces, scores, caption, figure_caption) -> None:
             figures=[(figure_caption, "measures.png")],
             sections=[
                 ("Scores", comparison_markdown(scores)),
-                ("Spaces", files),
+                ("Spaces", spaces_markdown(spaces)),
             ],
             versions={**environment(), "device": jax.devices()[0].device_kind},
         )

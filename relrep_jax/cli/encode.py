@@ -133,13 +133,9 @@ def run(args: argparse.Namespace) -> int:
     _write(beside)
     out = console()
     n, d = space.array.shape
-    out.print(
-        f"{args.output}: {[n, d]} {space.array.dtype} by {encoder.name}",
-        soft_wrap=True,
-        markup=False,
-    )
+    out.print(f"{args.output}: {[n, d]} {space.array.dtype} by {encoder.name}", soft_wrap=True)
     for path in beside:
-        out.print(str(path), soft_wrap=True, markup=False)
+        out.print(str(path), soft_wrap=True)
     return 0
 
 

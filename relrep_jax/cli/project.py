@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     several = len(names) > 1 and Path(args.output).suffix.lower() == ".npy"
     shape = (len(names), n, m) if several else (n, m)
     keys = "" if len(names) == 1 else f" ({', '.join(names)})"
-    console().print(f"{args.output}: {list(shape)} {dtype}{keys}", soft_wrap=True, markup=False)
+    console().print(f"{args.output}: {list(shape)} {dtype}{keys}", soft_wrap=True)
     return 0
 
 

@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
 
     reports = find_reports(args.directories, leave_out=args.output)
     gather(args.output, reports, title=args.title)
-    console().print(f"{args.output}: {len(reports)} runs", soft_wrap=True, markup=False)
+    console().print(f"{args.output}: {len(reports)} runs", soft_wrap=True)
     return 0

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from relrep_jax.cli.files import add_output, refuse_to_overwrite, whole_folder
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     named = ",".join(job.METHODS) if args.methods is None else args.methods
     methods = choices("method", named, REPRESENTATIONS)
-    (head,) = choices("head", args.head, HEADS)
+    head = _head(args.head, HEADS)
     spaces, labels, split = check_labelled(latents)
     num_train, num_test = int((split == TRAIN).sum()), int((split == TEST).sum())
     default = "256,all" if num_train > 256 else "all"
@@ -130,6 +131,14 @@ def run(args: argparse.Namespace) -> int:
     for failure in failures:
         print(f"relrep stitch: left out {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _head(text: str, known: Collection[str]) -> str:
+    """The head that `text` names; a `ValueError` unless it is one, and known."""
+    heads = choices("head", text, known)
+    if len(heads) > 1:
+        raise ValueError(f"--head takes one head, got {text!r}. Known: {', '.join(sorted(known))}.")
+    return heads[0]
 
 
 def _budgets(text: str, num_train: int) -> list[int | None]:

@@ -1,8 +1,13 @@
 """What the commands show: a progress bar on stderr, tables on stdout."""
 
+import argparse
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
+
+_SEEDS = 2**32
+"""How many seeds there are: NumPy and JAX have more, but JAX makes equal keys of some of them."""
 
 
 def progress(what: str, total: float) -> AbstractContextManager[Callable[..., None]]:
@@ -15,13 +20,33 @@ def progress(what: str, total: float) -> AbstractContextManager[Callable[..., No
 
 
 def console():
-    """The console of stdout, with room for tables where it is not a terminal."""
+    """The console of stdout, with room for tables where it is not a terminal.
+
+    It prints texts as they are: names and paths may have square brackets and colons in them.
+    """
     from rich.console import Console
 
-    made = Console(highlight=False)
+    make = partial(Console, highlight=False, markup=False, emoji=False)
+    made = make()
     if not made.is_terminal and "COLUMNS" not in os.environ:
-        made = Console(highlight=False, width=120)
+        made = make(width=120)
     return made
+
+
+def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
+    """The argument `--seed`, a number in 0 .. 2**32 - 1; the parser refuses all else."""
+    parser.add_argument("--seed", metavar="SEED", type=_seed, default=0, help=what)
+
+
+def _seed(text: str) -> int:
+    """The seed that `text` is; an `ArgumentTypeError` where it is none."""
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed < _SEEDS:
+        raise argparse.ArgumentTypeError(f"must be a whole number in 0 .. 2**32 - 1, got {text!r}")
+    return seed
 
 
 def choices(kind: str, text: str, known) -> list[str]:

@@ -1,7 +1,7 @@
 """`relrep translate`: latents of one encoder into the space of another."""
 
 import argparse
-import math
+from typing import Any
 
 from relrep_jax.cli.files import (
     ARRAY_KINDS,
@@ -11,7 +11,7 @@ from relrep_jax.cli.files import (
     refuse_to_overwrite,
     write_arrays,
 )
-from relrep_jax.cli.terminal import console, progress, whole_number
+from relrep_jax.cli.terminal import add_seed, console, progress, whole_number
 
 SUMMARY = "map latents of one encoder into the space of another"
 
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="10000",
         help="rows to print scores on, drawn at random, or all (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that draw (default: %(default)s)")
+    add_seed(parser, "of that draw (default: %(default)s)")
     add_output(parser, "file: .npy, .npz or .safetensors", required=True)
 
 
@@ -65,15 +65,7 @@ def run(args: argparse.Namespace) -> int:
     check_kind(args.output, ARRAY_KINDS)
     refuse_to_overwrite([args.output], force=args.force)
     most = None if args.max_rows == "all" else whole_number("--max-rows", args.max_rows, 2)
-    options = {}
-    if args.rank is not None:
-        options["rank"] = whole_number("--rank", args.rank, 1)
-    if args.penalty is not None:
-        if not 0 <= args.penalty < math.inf:
-            raise ValueError(
-                f"--penalty must be a finite number of at least 0, got {args.penalty}."
-            )
-        options["penalty"] = args.penalty
+    options = _options(args)
 
     from relrep_jax.data.latents import load_indices, load_latents
 
@@ -131,10 +123,9 @@ def run(args: argparse.Namespace) -> int:
         f"{args.output}: {list(shape)} float32, {args.method} fitted on {len(pairs):,} "
         f"{'pairs' if train.ndim == 2 else 'rows'}",
         soft_wrap=True,
-        markup=False,
     )
     if test is None or len(test) < 2:
-        out.print("No rows are left to score the map on; name some with --test.", style="dim")
+        out.print(_why_no_scores(0 if test is None else len(test), args.test), style="dim")
         return 0
     of = f"{len(test):,}"
     what = "rows of --test" if args.test else "rows that were not fitted on"
@@ -148,6 +139,40 @@ def run(args: argparse.Namespace) -> int:
         f"On {of} {what}",
     )
     return 0
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the method that were given.
+
+    Raises:
+        ValueError: a rank below 1, or a penalty that is negative or that float32 cannot hold.
+    """
+    options: dict[str, Any] = {}
+    if args.rank is not None:
+        options["rank"] = whole_number("--rank", args.rank, 1)
+    if args.penalty is not None:
+        import numpy as np
+
+        limits = np.finfo(np.float32)
+        if args.penalty != 0 and not float(limits.tiny) <= args.penalty <= float(limits.max):
+            raise ValueError(
+                "--penalty must be 0 or a number that float32 can hold, about "
+                f"{limits.tiny:.1e} to {limits.max:.1e}, got {args.penalty}."
+            )
+        options["penalty"] = args.penalty
+    return options
+
+
+def _why_no_scores(count: int, test: str | None) -> str:
+    """What to say where there are fewer than two rows to score the map on."""
+    if test is not None:
+        return "The map was not scored: --test names one row; scores take two or more."
+    if count == 1:
+        return (
+            "One row is left to score the map on, and scores take two or more; name them with "
+            "--test."
+        )
+    return "No rows are left to score the map on; name two or more with --test."
 
 
 def _test_rows(args, train, source, target, load_indices):

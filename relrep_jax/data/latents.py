@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def load_spaces(paths: Sequence[str | os.PathLike[str]]) -> list[LatentSpace]:
 
     Returns:
         The spaces in order, with different names: where two files have one name, with their
-        folders.
+        folders; where that is one still, as of `a.npy` and `a.npz`, with their endings instead.
 
     Raises:
         DatasetError: row counts that differ, a file that is named twice, and what `load_latents`
@@ -337,10 +338,11 @@ def _label(file: Path, key: str) -> str:
 
 
 def _names(found: list[tuple[Path, str | None]]) -> list[str]:
-    """Different names, as short as that lets them be."""
-    for depth in range(1, 2 + max((len(file.parts) for file, _ in found), default=0)):
+    """Different names, as short as that lets them be; with the files' endings only if need be."""
+    most = max((len(file.parts) for file, _ in found), default=0)
+    for part, depth in product(("stem", "name"), range(1, 2 + most)):
         names = [
-            "/".join((*file.parts[-depth:-1], file.stem)) + (f":{key}" if key else "")
+            "/".join((*file.parts[-depth:-1], getattr(file, part))) + (f":{key}" if key else "")
             for file, key in found
         ]
         if len(set(names)) == len(names):

@@ -2,9 +2,9 @@
 
 Every measure is a pure function `(x [n, d1], y [n, d2], ...) -> score` of corresponding rows,
 under `jit` and `vmap` alike. It accumulates in float32 at least, its memory grows with `n` and
-not with `n^2` (but for Spearman's RSA), and it is never NaN for finite rows: what a measure
-of geometry cannot judge, such as a space that does not vary, it calls unlike (0, or 1 for a
-distance); measures of neighbours then break ties by the order of the rows.
+not with `n^2` (but for Spearman's RSA), and it is NaN where a row is not finite, and only there:
+what a measure of geometry cannot judge, such as a space that does not vary, it calls unlike (0, or
+1 for a distance); measures of neighbours then break ties by the order of the rows.
 """
 
 from relrep_jax.measures.canonical import pwcca, svcca

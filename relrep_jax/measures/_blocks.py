@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from relrep_jax._linalg import as_float, dot
+from relrep_jax._linalg import as_float, dot, size_of
 from relrep_jax.checks import check_matrix
 
 Carry = TypeVar("Carry")
@@ -106,6 +106,5 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 
 
 def unit_scale(x: jax.Array) -> jax.Array:
-    """`x` with its largest entry brought to 1, so that no power of it overflows."""
-    largest = lax.stop_gradient(jnp.max(jnp.abs(x)))
-    return x / jnp.where(largest > 0, largest, 1.0)
+    """`x` with its largest entry brought to between 1 and 2, so that no power of it overflows."""
+    return x / size_of(x)

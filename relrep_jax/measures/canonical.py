@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from relrep_jax._linalg import SVD, centre, default_rcond, dot, nuclear_norm, overlap, svd, thin_svd
 from relrep_jax.measures._blocks import as_floats, check_pair, divide, unit_scale
+from relrep_jax.measures._compiled import measure
 
 
 def _directions(x: jax.Array) -> tuple[SVD, jax.Array]:
@@ -21,6 +22,7 @@ def _leading(s: jax.Array, real: jax.Array, threshold: float) -> jax.Array:
     return real & (before < threshold * jnp.sum(variance))
 
 
+@measure("threshold")
 def svcca(x: jax.Array, y: jax.Array, threshold: float = 0.99) -> jax.Array:
     """Singular vector canonical correlation: CCA between the leading directions.
 
@@ -55,6 +57,7 @@ def svcca(x: jax.Array, y: jax.Array, threshold: float = 0.99) -> jax.Array:
     return jnp.clip(divide(total, count.astype(total.dtype)), 0.0, 1.0)
 
 
+@measure()
 def pwcca(x: jax.Array, y: jax.Array) -> jax.Array:
     """Projection-weighted canonical correlation.
 

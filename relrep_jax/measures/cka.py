@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from relrep_jax._linalg import as_float, centre, dot
-from relrep_jax.checks import check_matrix
+from relrep_jax._linalg import as_float, centre, dot, size_of
+from relrep_jax.checks import check_matrix, check_number
 from relrep_jax.measures._blocks import (
     as_floats,
     check_pair,
@@ -19,6 +19,7 @@ from relrep_jax.measures._blocks import (
     squared_distances,
     unit_scale,
 )
+from relrep_jax.measures._compiled import all_finite, measure
 
 _RANKED_ROWS = 65_536  # pairs of so many rows are counted in int32
 _SAMPLED_ROWS = 256
@@ -108,6 +109,7 @@ def _pair_sums(
     return _Sums(2 * kl, 2 * kk, 2 * ll, k_rows, l_rows, *diagonals)
 
 
+@measure("debiased")
 def linear_cka(x: jax.Array, y: jax.Array, debiased: bool = False) -> jax.Array:
     """Linear centred kernel alignment.
 
@@ -194,14 +196,19 @@ def median_distance(x: jax.Array) -> jax.Array:
     check_matrix("x", x)
     if x.shape[0] < 2:
         raise ValueError(f"Distances need at least 2 rows, got x {tuple(x.shape)}.")
+    return jnp.where(all_finite(x), _median_distance(x), jnp.nan)
+
+
+@jax.jit
+def _median_distance(x: jax.Array) -> jax.Array:
     x = lax.stop_gradient(as_float(x))
     n = x.shape[0]
     if n > _RANKED_ROWS:
         x = x[_evenly(n, _RANKED_ROWS)]
         n = _RANKED_ROWS
     x = centre(x)[0]
-    largest = jnp.max(jnp.abs(x))
-    x = unit_scale(x)
+    size = size_of(x)
+    x = x / size
     squares = jnp.sum(x * x, axis=1)
     total = n * (n - 1) // 2
     target = (total + 1) // 2  # the lower of the middle two, counted from 1
@@ -283,7 +290,7 @@ def median_distance(x: jax.Array) -> jax.Array:
     if exact:
         lower = to_float(high)
         if total % 2:
-            return jnp.sqrt(lower) * largest
+            return jnp.sqrt(lower) * size
 
         def above(carry, left, right, rows, columns, distinct):
             squared = squared_distances(left[0], right[0], left[1], right[1])
@@ -293,28 +300,32 @@ def median_distance(x: jax.Array) -> jax.Array:
 
         following = fold_pairs(above, jnp.asarray(jnp.inf, x.dtype), (x, squares))
         upper = jnp.where(below_high > target, lower, following)
-        return (jnp.sqrt(lower) + jnp.sqrt(upper)) / 2 * largest
+        return (jnp.sqrt(lower) + jnp.sqrt(upper)) / 2 * size
     # Between two thresholds so near, the counts grow evenly.
     bottom, end = to_float(jnp.maximum(low, 0)), to_float(high)
     share = (target - below_low) / jnp.maximum(below_high - below_low, 1)
-    return jnp.sqrt(bottom + share.astype(x.dtype) * (end - bottom)) * largest
+    return jnp.sqrt(bottom + share.astype(x.dtype) * (end - bottom)) * size
 
 
 def _bandwidths(bandwidth: Any) -> tuple[Any, Any]:
     return tuple(bandwidth) if isinstance(bandwidth, (tuple, list)) else (bandwidth, bandwidth)
 
 
+def default_bandwidth(x: jax.Array) -> jax.Array:
+    """The `median_distance` of rows `[n, d]`, `n >= 2`; their root mean square distance where more
+    than half of the pairs coincide, 1 where all do. No gradient flows through it."""
+    x = centre(as_float(x))[0]
+    median, size = median_distance(x), size_of(x)
+    mean_square = 2 * jnp.sum((x / size) ** 2) / (x.shape[0] - 1)
+    bandwidth = jnp.where(median > 0, median, jnp.sqrt(mean_square) * size)
+    return lax.stop_gradient(jnp.where(bandwidth == 0, 1.0, bandwidth))
+
+
 def _rbf_space(x: Any, bandwidth: Any) -> jax.Array:
     """`x` centred and scaled so that its kernel is `exp(-||x_i - x_j||^2)`."""
     x = centre(x)[0]
     if bandwidth is None:
-        n = x.shape[0]
-        median = median_distance(x)
-        scaled = unit_scale(x)
-        largest = jnp.max(jnp.abs(x))
-        mean_square = 2 * jnp.sum(scaled * scaled) / (n - 1)
-        bandwidth = jnp.where(median > 0, median, jnp.sqrt(mean_square) * largest)
-        bandwidth = lax.stop_gradient(jnp.where(bandwidth > 0, bandwidth, 1.0))
+        bandwidth = default_bandwidth(x)
     return x / (jnp.sqrt(2.0) * bandwidth).astype(x.dtype)
 
 
@@ -352,6 +363,11 @@ def rbf_cka(
     _check_rows(x, y, debiased)
     widths = _bandwidths(bandwidth)
     _check_bandwidths(widths)
+    return _rbf_cka(x, y, widths, debiased)
+
+
+@measure("debiased")
+def _rbf_cka(x: jax.Array, y: jax.Array, widths: tuple[Any, Any], debiased: bool) -> jax.Array:
     x, y = as_floats(x, y)
     return _rbf_alignment(_rbf_space(x, widths[0]), _rbf_space(y, widths[1]), debiased)
 
@@ -360,8 +376,7 @@ def _check_bandwidths(widths: tuple[Any, Any]) -> None:
     if len(widths) != 2:
         raise ValueError(f"bandwidth must be one number or a pair, got {len(widths)} of them.")
     for width in widths:
-        if isinstance(width, (int, float)) and width <= 0:
-            raise ValueError(f"bandwidth must be positive, got {width}.")
+        check_number("bandwidth", width, "be positive", lambda width: width > 0)
 
 
 def _rbf_kernel(left, right, left_squares, right_squares) -> jax.Array:
@@ -445,9 +460,13 @@ def _update_linear(state: CKAState, x: jax.Array, y: jax.Array) -> CKAState:
 
 
 def _compute_linear(state: CKAState) -> jax.Array:
-    xx, yy = jnp.linalg.norm(state.xx), jnp.linalg.norm(state.yy)
-    root = divide(divide(state.xy, safe_sqrt(xx)), safe_sqrt(yy))
-    return jnp.clip(jnp.sum(root * root), 0.0, 1.0)
+    def root_of_norm(moments):
+        size = size_of(moments)
+        return safe_sqrt(jnp.linalg.norm(moments / size)) * jnp.sqrt(size)
+
+    root = divide(divide(state.xy, root_of_norm(state.xx)), root_of_norm(state.yy))
+    score = jnp.clip(jnp.sum(root * root), 0.0, 1.0)
+    return jnp.where(all_finite(state.xx, state.yy, state.xy), score, jnp.nan)
 
 
 streaming_linear_cka = Accumulator(_init_linear, _update_linear, _compute_linear)
@@ -468,11 +487,17 @@ LeVeque (1979), which large offsets do not harm.
 
 
 class MinibatchState(NamedTuple):
-    """Sums over batches of the unbiased HSIC estimates."""
+    """Sums over batches of the unbiased HSIC estimates, of spaces divided by their sizes.
+
+    The sizes are powers of two and those of the first batch, 0 before it: products of four
+    entries would over- or underflow without.
+    """
 
     xy: jax.Array
     xx: jax.Array
     yy: jax.Array
+    x_size: jax.Array
+    y_size: jax.Array
 
 
 def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
@@ -507,7 +532,7 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
         )
 
     def init(dtype: Any = jnp.float32) -> MinibatchState:
-        return MinibatchState(*(jnp.zeros((), dtype) for _ in range(3)))
+        return MinibatchState(*(jnp.zeros((), dtype) for _ in MinibatchState._fields))
 
     def update(state: MinibatchState, x: jax.Array, y: jax.Array) -> MinibatchState:
         _check_rows(x, y, debiased=True)
@@ -515,8 +540,14 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
         x, y = as_floats(x, y)
         if kernel == "rbf":
             x, y = _rbf_space(x, widths[0]), _rbf_space(y, widths[1])
+            sizes = (state.x_size, state.y_size)
         else:
             x, y = centre(x)[0], centre(y)[0]
+            sizes = tuple(
+                jnp.where(size > 0, size, size_of(space))
+                for space, size in ((x, state.x_size), (y, state.y_size))
+            )
+            x, y = x / sizes[0], y / sizes[1]
 
         def entries(left, right, left_squares, right_squares):
             if kernel == "linear":
@@ -535,11 +566,13 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
                     (state.xx, sums.kk, k, k),
                     (state.yy, sums.ll, l, l),
                 )
-            )
+            ),
+            *sizes,
         )
 
     def compute(state: MinibatchState) -> jax.Array:
         ratio = divide(divide(state.xy, safe_sqrt(state.xx)), safe_sqrt(state.yy))
-        return jnp.clip(ratio, -1.0, 1.0)
+        ratio = jnp.clip(ratio, -1.0, 1.0)
+        return jnp.where(all_finite(state.xy, state.xx, state.yy), ratio, jnp.nan)
 
     return Accumulator(init, update, compute)

@@ -17,8 +17,10 @@ from relrep_jax.measures._blocks import (
     squared_distances,
     unit_scale,
 )
+from relrep_jax.measures._compiled import measure
 
 
+@measure()
 def procrustes_distance(x: jax.Array, y: jax.Array) -> jax.Array:
     """Procrustes distance, normalised: a distance, 0 for spaces alike, 1 for unrelated ones.
 
@@ -130,6 +132,7 @@ def _rsa_spearman(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.clip(ratio, -1.0, 1.0)
 
 
+@measure("correlation")
 def rsa(x: jax.Array, y: jax.Array, correlation: str = "pearson") -> jax.Array:
     """Representational similarity analysis: do the same samples lie far apart in both spaces?
 
@@ -163,6 +166,7 @@ def rsa(x: jax.Array, y: jax.Array, correlation: str = "pearson") -> jax.Array:
     return _rsa_pearson(x, y) if correlation == "pearson" else _rsa_spearman(x, y)
 
 
+@measure()
 def mean_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     """Mean cosine of corresponding rows: `mean_i <x_i, y_i> / (||x_i|| ||y_i||)`.
 

@@ -17,6 +17,7 @@ from relrep_jax.measures._blocks import (
     safe_sqrt,
     split,
 )
+from relrep_jax.measures._compiled import measure
 
 
 def _over_scores(visit: Callable[..., Any], queries: jax.Array, keys: jax.Array) -> Any:
@@ -64,6 +65,7 @@ def _shared(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.any(a[:, :, None] == b[:, None, :], axis=-1)
 
 
+@measure("k")
 def mutual_knn(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     """Mutual nearest neighbours: the share of neighbours that both spaces agree on.
 
@@ -91,6 +93,7 @@ def mutual_knn(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     return jnp.mean(_shared(*near), dtype=jnp.float32)
 
 
+@measure("k")
 def cknna(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     """Centred kernel nearest-neighbour alignment: CKA among mutual nearest neighbours.
 
@@ -167,6 +170,7 @@ def _shared_hsic(
     return _masked_hsic(near_x, back, k_shared, l_shared)
 
 
+@measure("k")
 def jaccard(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     """Jaccard@k: does a row find the neighbours that its counterpart has?
 
@@ -201,6 +205,7 @@ def jaccard(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     return jnp.mean(common / (2 * k - common), dtype=jnp.float32)
 
 
+@measure("k")
 def mrr(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
     """Mean reciprocal rank: how soon a row finds its counterpart.
 

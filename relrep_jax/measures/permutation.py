@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relrep_jax.checks import resolve
 from relrep_jax.measures._blocks import as_floats, check_pair
+from relrep_jax.measures._compiled import all_finite
 from relrep_jax.measures.prepared import Form, form_of, general
 from relrep_jax.measures.registry import DISTANCES, MEASURES
 
@@ -78,7 +79,7 @@ def permutation_test(
             which takes the least memory.
 
     Returns:
-        A `PermutationResult`.
+        A `PermutationResult`; NaN where a space has rows that are not finite.
 
     Raises:
         ValueError: the row counts differ, the name is unknown, or an option is out of range.
@@ -96,36 +97,45 @@ def permutation_test(
     check_pair(x, y)
     function = resolve("measure", measure, MEASURES)
     x, y = jnp.asarray(x), jnp.asarray(y)
-    n = x.shape[0]
     keys = jax.random.split(key, count)
+    finite = all_finite(x, y)
 
     def scores(form: Form, x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
-        left, right = form.pair(x, y)
-        itself = jnp.arange(n)
+        return _score_and_null(form, n, batch_size, x, y, keys)
 
-        def permuted(one):
-            order = jax.random.permutation(one, n)
-            return form.score(left, right, order, _inverse(order))
-
-        null = lax.map(permuted, keys, batch_size=batch_size)
-        return form.score(left, right, itself, itself), null
-
+    n = x.shape[0]
     form = form_of(function, n, (x.shape[1], y.shape[1]))
     if form is None:
         score, null = scores(general(function), x, y)
     else:
         jax.eval_shape(function, x, y)  # its own checks
         x, y = as_floats(x, y)
-        ready = form.space(x), form.space(y)
+        ready = _prepare(form.space, x), _prepare(form.space, y)
         if form.exact is None:
             score, null = scores(form, *ready)
         else:
             score, null = _either(
-                form.exact(*form.pair(*ready)),
+                form.exact(*_pair(form.pair, *ready)),
                 lambda: scores(form, *ready),
                 lambda: scores(general(function), x, y),
             )
-    return judged(function, score, null, alpha, distance, best)
+    return judged(function, jnp.where(finite, score, jnp.nan), null, alpha, distance, best)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _score_and_null(
+    form: Form, n: int, batch_size: int | None, x: Any, y: Any, keys: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The score of two prepared spaces of `n` rows, and that of a permutation for each key."""
+    left, right = form.pair(x, y)
+    itself = jnp.arange(n)
+
+    def permuted(one):
+        order = jax.random.permutation(one, n)
+        return form.score(left, right, order, _inverse(order))
+
+    null = lax.map(permuted, keys, batch_size=batch_size)
+    return form.score(left, right, itself, itself), null
 
 
 def permutation_tests(
@@ -250,7 +260,12 @@ def pair_scores(
                     results[i, j] = column[: count + 1]
                 if visit is not None:
                     visit(len(group))
-    return {pair: results[pair] for pair in pairs}
+    # What is prepared of rows that are not finite has scores nevertheless.
+    finite = {i: bool(all_finite(jnp.asarray(spaces[i]))) for pair in pairs for i in pair}
+    return {
+        (i, j): results[i, j] if finite[i] and finite[j] else np.full_like(results[i, j], np.nan)
+        for i, j in pairs
+    }
 
 
 def _check_options(count: int, alpha: float) -> None:
@@ -287,14 +302,17 @@ def judged(
         best = 0.0 if distance else 1.0
     sign = -1.0 if distance else 1.0
     score, null = jnp.asarray(score), jnp.asarray(null)
+    known = ~jnp.isnan(score)
     count = null.shape[0]
     alike, others = sign * score, sign * null
-    p_value = (1 + jnp.sum(others >= alike)) / (count + 1)
+    p_value = jnp.where(known, (1 + jnp.sum(others >= alike)) / (count + 1), jnp.nan)
     place = math.ceil((1 - alpha) * (count + 1) - 1e-9)
     threshold = jnp.sort(jnp.append(others, alike))[place - 1]
+    threshold = jnp.where(known, threshold, jnp.nan)
     room = sign * best - threshold
     calibrated = jnp.where(room > 0, (alike - threshold) / jnp.where(room > 0, room, 1.0), 0.0)
-    return PermutationResult(score, p_value, jnp.clip(calibrated, 0.0, 1.0), sign * threshold, null)
+    calibrated = jnp.where(known, jnp.clip(calibrated, 0.0, 1.0), jnp.nan)
+    return PermutationResult(score, p_value, calibrated, sign * threshold, null)
 
 
 @partial(jax.jit, static_argnums=(1, 2))

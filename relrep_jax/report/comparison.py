@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -19,7 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from relrep_jax.report.figures import _MISSING, _SOFT, _figure, _ink_on, _style
-from relrep_jax.report.tables import write_csv, write_json
+from relrep_jax.report.tables import markdown_cell, write_csv, write_json
+
+if TYPE_CHECKING:
+    from relrep_jax.data.latents import LatentSpace
 
 __all__ = [
     "COMPARISON_COLUMNS",
@@ -27,6 +30,7 @@ __all__ = [
     "comparison_figure",
     "comparison_markdown",
     "comparison_tables",
+    "spaces_markdown",
     "write_comparison_csv",
     "write_comparison_json",
 ]
@@ -166,11 +170,22 @@ def comparison_markdown(scores: Sequence[PairScore]) -> str:
         "| :--- | :--- | :--- | ---: | ---: | ---: |",
     ]
     for s in scores:
-        names = (name.replace("|", "\\|") for name in (s.first, s.second))
+        names = map(markdown_cell, (s.first, s.second))
         calibrated = "" if s.calibrated is None else f"{s.calibrated:.3f}"
         p = "" if s.p_value is None else format_p(s.p_value, s.permutations)
         cells = (label_of(s.measure), *names, f"{s.score:.4f}", calibrated, p)
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def spaces_markdown(spaces: Sequence[LatentSpace]) -> str:
+    """A table in Markdown with a row for each space."""
+    lines = ["| Space | Rows | Width | Stored as |", "| :--- | ---: | ---: | :--- |"]
+    for space in spaces:
+        rows, width = space.array.shape
+        lines.append(
+            f"| {markdown_cell(space.name)} | {rows:,} | {width:,} | {space.array.dtype} |"
+        )
     return "\n".join(lines) + "\n"
 
 

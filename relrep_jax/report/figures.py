@@ -2,7 +2,8 @@
 
 Every function returns a `matplotlib.figure.Figure`, drawn with matplotlib's own defaults and the
 style below whatever the user's settings are, and without `pyplot`, so that nothing is kept in
-memory and no display is needed. `save` writes the same bytes for the same input.
+memory and no display is needed. Names and labels are drawn as they are given: a dollar sign is one,
+and begins no formula. `save` writes the same bytes for the same input.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.style.context(["default", _STYLE]):
+def _style(*, formulas: bool = False) -> Iterator[None]:
+    """The settings to draw with; texts made meanwhile are read as formulas only if so asked."""
+    with matplotlib.style.context(["default", {**_STYLE, "text.parse_math": formulas}]):
         yield
 
 
@@ -139,7 +141,9 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     crop: dict[str, Any] = (
         {} if figure.get_layout_engine() is None else {"bbox_inches": "tight", "pad_inches": 0.06}
     )
-    with _style(), atomic_open(path) as file:
+    # The texts of this module's figures are there by now. In other figures ticks may be made only
+    # here, and those of logarithmic axes are formulas.
+    with _style(formulas=True), atomic_open(path) as file:
         figure.savefig(file, format=kind[1:], dpi=DPI, metadata=metadata[kind], **crop)
     return path
 
@@ -715,14 +719,16 @@ def learning_curves(
             low, high = float(cells[cells > 0].min()), float(cells[cells > 0].max())
             if high / low < 30:
                 axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
-                axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+            # Matplotlib's own for logarithmic axes writes formulas.
+            axes.yaxis.set_minor_formatter(NullFormatter())
         if log_x:
             axes.set_xscale("log")
             if x is not None:
                 axes.set_xticks(sorted(set(x)), minor=False)
                 axes.set_xticks([], minor=True)
             axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if x is None:
             axes.xaxis.set_major_locator(
                 MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])

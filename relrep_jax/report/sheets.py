@@ -11,6 +11,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from relrep_jax.report.tables import markdown_cell
+
 __all__ = [
     "PAIRED_HEADER",
     "PairedTest",
@@ -50,7 +52,7 @@ def sheet_markdown(sheet: Sheet) -> str:
     align = [":---" if i < sheet.num_left else "---:" for i in range(len(sheet.header))]
     lines = [list(sheet.header), align]
     for i, row in enumerate(sheet.rows):
-        cells = enumerate(row)
+        cells = enumerate(map(markdown_cell, row))
         lines.append([f"**{cell}**" if (i, j) in sheet.bold else cell for j, cell in cells])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{table}\n{sheet.caption}" if sheet.caption else table

@@ -28,6 +28,7 @@ __all__ = [
     "describe",
     "describe_excluded",
     "get_metric",
+    "markdown_cell",
     "markdown_table",
     "read_stitching_csv",
     "summarize",
@@ -621,6 +622,11 @@ def terminal_table(summaries: Sequence[Summary], *, title: str | None = None) ->
     return table
 
 
+def markdown_cell(text: str) -> str:
+    """A text, such as a name that a user gave, for a cell of a table in Markdown."""
+    return text.replace("|", "\\|")
+
+
 def markdown_table(summaries: Sequence[Summary]) -> str:
     """Table of summaries in Markdown, with the rows and columns of `terminal_table`.
 
@@ -638,7 +644,7 @@ def markdown_table(summaries: Sequence[Summary]) -> str:
     rule = ["---:" if i >= stitched - 1 else ":---" for i in range(len(header))]
     lines = [header, rule]
     for i, row in enumerate(rows):
-        cells = [cell.replace("|", "\\|") for cell in row]
+        cells = [markdown_cell(cell) for cell in row]
         if i in best:
             cells = [f"**{c}**" if j in (0, stitched) else c for j, c in enumerate(cells)]
         lines.append(cells)

@@ -12,6 +12,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
@@ -367,10 +368,11 @@ def rbf(x: ArrayLike, anchors: ArrayLike, bandwidth: float | Array) -> Array:
     >>> print(rbf(jnp.zeros((1, 2)), jnp.array([[0.0, 0.0], [30.0, 40.0]]), bandwidth=1.0))
     [[1. 0.]]
     """
-    if isinstance(bandwidth, int | float) and not bandwidth > 0:
-        raise ValueError(f"bandwidth must be above 0, got {bandwidth!r}.")
+    checks.check_number("bandwidth", bandwidth, "be above 0", lambda value: value > 0)
     x, anchors, dtype = _prepare(x, anchors)
-    ratio = pairwise.euclidean(x, anchors) / jnp.asarray(bandwidth, x.dtype)
+    # A bandwidth of 0 that was computed: 1 for a sample that is the anchor, 0 for all others.
+    bandwidth = jnp.maximum(jnp.asarray(bandwidth, x.dtype), jnp.finfo(x.dtype).tiny)
+    ratio = pairwise.euclidean(x, anchors) / bandwidth
     return jnp.exp(-0.5 * ratio * ratio).astype(dtype)
 
 
@@ -431,8 +433,8 @@ def shrunk_covariance(centred: Array, shrinkage: float | str) -> tuple[Array, Ar
     """`(1 - s) S + s tr(S) / d I` of centred latents `[n, d]` over a power of two, and that."""
     if isinstance(shrinkage, str):
         checks.lookup("shrinkage", shrinkage, {"ledoit_wolf": None})
-    elif isinstance(shrinkage, int | float) and not 0 <= shrinkage <= 1:
-        raise ValueError(f"shrinkage must lie in [0, 1], got {shrinkage!r}.")
+    else:
+        checks.check_number("shrinkage", shrinkage, "lie in [0, 1]", lambda value: 0 <= value <= 1)
     n, d = centred.shape
     scale = pairwise.power_of_two(centred)
     x = centred / scale
@@ -508,8 +510,7 @@ def quantize(similarities: ArrayLike, bin: float) -> Array:
     >>> print(quantize(jnp.array([0.2, 0.9, -0.6]), 0.5))
     [ 0.   1.  -0.5]
     """
-    if isinstance(bin, int | float) and not bin > 0:
-        raise ValueError(f"bin must be above 0, got {bin!r}.")
+    checks.check_number("bin", bin, "be above 0", lambda value: value > 0)
     s = _inexact(jnp.asarray(similarities))
     return s + lax.stop_gradient((jnp.round(s / bin) * bin).astype(s.dtype) - s)
 
@@ -542,13 +543,12 @@ def sparsify_and_power(similarities: ArrayLike, k: int, p: float) -> Array:
     checks.check_matrix("similarities", similarities, columns="m")
     s = jnp.asarray(similarities)
     s, dtype = _accumulate(s), _inexact(s).dtype
-    if not isinstance(k, int) or not 1 <= k <= s.shape[1]:
+    if not isinstance(k, int | np.integer) or not 1 <= k <= s.shape[1]:
         raise ValueError(
             f"k must be a whole number from 1 to the {s.shape[1]} anchors of similarities "
             f"{s.shape}, got {k!r}."
         )
-    if isinstance(p, int | float) and not p >= 1:
-        raise ValueError(f"p must be at least 1, got {p!r}.")
+    checks.check_number("p", p, "be at least 1", lambda value: value >= 1)
     kept = lax.top_k(lax.stop_gradient(s), k)[1]
     kept = jax.vmap(lambda row, kept: row.at[kept].set(True))(jnp.zeros(s.shape, bool), kept)
     s = jnp.where(kept, s, 0)

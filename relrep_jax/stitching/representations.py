@@ -17,7 +17,7 @@ from relrep_jax import transforms as _transforms
 from relrep_jax import translation as _translation
 from relrep_jax._linalg import as_float, centre
 from relrep_jax.checks import lookup
-from relrep_jax.measures import median_distance
+from relrep_jax.measures.cka import default_bandwidth
 from relrep_jax.projection import (
     PAPER_SIMILARITIES,
     Similarity,
@@ -332,10 +332,11 @@ def mahalanobis(shrinkage: float | str = 0.9) -> Representation:
 
 
 def rbf() -> Representation:
-    """Radial basis functions of the parallel samples, as wide as their median distance."""
+    """Radial basis functions of the parallel samples, as wide as their median distance (or, where
+    more than half of these coincide, their root mean square distance)."""
 
     return _from_anchors(
-        lambda space, anchors, train: _similarities.rbf(space, anchors, median_distance(anchors))
+        lambda space, anchors, train: _similarities.rbf(space, anchors, default_bandwidth(anchors))
     )
 
 
