@@ -319,3 +319,19 @@ def test_logits_that_are_not_finite_have_no_score():
     logits[1, 0] = np.nan
     for value in jax.jit(scores.score_logits, static_argnums=2)(logits, labels, 3).values():
         assert np.isnan(value)
+
+
+def test_the_same_call_is_compiled_once(caplog):
+    rng = np.random.default_rng(0)
+    spaces = {"a": rng.normal(size=(40, 5)), "b": rng.normal(size=(40, 6))}
+    labels, split = np.arange(40) % 2, [0] * 30 + [2] * 10
+
+    def call(scale):
+        scaled = {name: scale * space for name, space in spaces.items()}
+        return rr.stitch_latents(scaled, labels, split, "cosine", seeds=2, parallel_samples=10)
+
+    call(1.0)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        call(2.0)
+    compiled = [r.message for r in caplog.records if "Compiling" in r.message]
+    assert not compiled

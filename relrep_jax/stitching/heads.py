@@ -6,6 +6,7 @@ fitting is pure, so that `jit`, `vmap` and `lax.map` train many heads in one pro
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -309,4 +310,10 @@ def get(head: str | Head) -> Head:
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
-    return head if isinstance(head, Head) else lookup("head", head, HEADS)()
+    return head if isinstance(head, Head) else _made(lookup("head", head, HEADS))
+
+
+@lru_cache
+def _made(make: Callable[[], Head]) -> Head:
+    """The same object each time, so that what is compiled for it serves again."""
+    return make()

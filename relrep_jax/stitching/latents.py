@@ -1,7 +1,8 @@
 """Stitching the latents of any encoders: every encoder with the head of every other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from relrep_jax.stitching import representations as _representations
 from relrep_jax.stitching.heads import Head
 from relrep_jax.stitching.representations import Representation, Views
 from relrep_jax.stitching.scores import SCORES, score_logits
-from relrep_jax.training.seeds import one_blas_thread, over_seeds, plan_seeds
+from relrep_jax.training.seeds import SeedPlan, one_blas_thread, over_seeds, plan_seeds
 
 TRAIN, DEV, TEST = TRAIN_PART, DEV_PART, TEST_PART
 
@@ -251,31 +252,16 @@ def stitch_latents(
     # Half precision is for storing: 16 bits do not suffice to solve anything.
     latents = tuple(jnp.asarray(space, jnp.float32) for space in named.values())
 
-    def run(one, latents, targets):
-        key = jax.random.key(one["seed"])
-        rows = jnp.broadcast_to(one["rows"], (num_spaces, one["rows"].shape[-1]))
-        return stitch_run(
-            key,
-            latents,
-            targets,
-            rows,
-            train=train,
-            test=test,
-            representation=representation,
-            head=head,
-            num_classes=len(classes),
-            heads=one["heads"],
-        )
-
     plan = plan_seeds(len(different))
     tree = {
         "seed": jnp.asarray(run_seeds[different], jnp.uint32),
         "rows": jnp.asarray(sets[different], jnp.int32),
         "heads": jax.tree.map(lambda leaf: leaf[different], heads),
     }
-    shared = plan.share((latents, jnp.asarray(targets, jnp.int32)))
+    shared = plan.share((latents, jnp.asarray(targets, jnp.int32), train, test))
+    run = _compile_runs(plan, representation, head, len(classes))
     with one_blas_thread(list(plan.mesh.devices.flat)):
-        found = over_seeds(run, plan)(plan.pad(tree), *shared)
+        found = run(plan.pad(tree), *shared)
         scores, params = jax.block_until_ready(plan.unpad(found))
     scores = {name: np.asarray(values)[which] for name, values in scores.items()}
     return LatentStitching(
@@ -290,14 +276,37 @@ def stitch_latents(
     )
 
 
+@lru_cache(maxsize=32)
+def _compile_runs(
+    plan: SeedPlan, representation: Representation, head: Head, num_classes: int
+) -> Callable[..., Any]:
+    """Many runs in one program, which is compiled once for latents of the same shapes."""
+
+    def run(one, latents, targets, train, test):
+        return stitch_run(
+            jax.random.key(one["seed"]),
+            latents,
+            targets,
+            jnp.broadcast_to(one["rows"], (len(latents), one["rows"].shape[-1])),
+            train=train,
+            test=test,
+            representation=representation,
+            head=head,
+            num_classes=num_classes,
+            heads=one["heads"],
+        )
+
+    return over_seeds(run, plan)
+
+
 def stitch_run(
     key: jax.Array,
     spaces: Sequence[jax.Array],
     labels: jax.Array,
     rows: jax.Array,
     *,
-    train: np.ndarray,
-    test: np.ndarray,
+    train: Any,
+    test: Any,
     representation: Representation,
     head: Head,
     num_classes: int,
@@ -339,8 +348,8 @@ def stitch_views(
     views: Views,
     labels: jax.Array,
     *,
-    train: np.ndarray,
-    test: np.ndarray,
+    train: Any,
+    test: Any,
     head: Head,
     num_classes: int,
     heads: tuple[Any, ...] | None = None,
@@ -380,7 +389,7 @@ def fit_heads(
     key: jax.Array,
     spaces: Sequence[jax.Array],
     labels: jax.Array,
-    train: np.ndarray,
+    train: Any,
     head: Head,
     num_classes: int,
 ) -> tuple[Any, ...]:

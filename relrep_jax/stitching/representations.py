@@ -5,6 +5,7 @@ correspond, and gives `Views`: what each head is trained on, and what it reads o
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -388,4 +389,10 @@ def get(representation: str | Representation) -> Representation:
     """
     if isinstance(representation, Representation):
         return representation
-    return lookup("representation", representation, REPRESENTATIONS)()
+    return _made(lookup("representation", representation, REPRESENTATIONS))
+
+
+@lru_cache
+def _made(make: Callable[[], Representation]) -> Representation:
+    """The same object each time, so that what is compiled for it serves again."""
+    return make()
