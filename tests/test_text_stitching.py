@@ -173,6 +173,7 @@ def test_what_cannot_be_run_is_refused_before_it_starts(table, case):
         text_stitching.prepare(config)
 
 
+@pytest.mark.slow
 def test_the_best_model_on_held_out_texts_is_stitched(table, tmp_path):
     changes = {"checkpoint.keep": "best", "data.val_fraction": 0.25, "training.batch_size": 10}
     config = small(table, **changes, **{"optimizer.learning_rate": 0.05, "anchors.count": 10})

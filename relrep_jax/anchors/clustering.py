@@ -113,7 +113,7 @@ def _cluster(key, x, num_clusters, steps, restarts, init, spherical) -> KMeansRe
     # Distances are differences of large numbers far from the origin.
     centre = jnp.zeros_like(x[0]) if spherical else jnp.mean(x, axis=0)
     centred = x - centre
-    size = size_of(centred)
+    size = jnp.ones_like(x[0, 0]) if spherical else size_of(centred)
     centred = centred / size
     norms = jnp.sum(centred * centred, axis=1)
     start = {"k-means++": _plus_plus, "random": _random}[init]
