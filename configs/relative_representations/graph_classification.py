@@ -12,8 +12,8 @@ here end by giving every node one class.
 
 Without a file it runs on the embedded digits, each joined to its nearest neighbours. All of it
 takes hours on a CPU; `--config.scale=smoke` takes less than a minute. Accuracies are of test nodes
-(a tenth of all) after the last epoch or, with `--config.checkpoint.keep=best`, after the one that is
-best on validation nodes; the paper's are those of validation nodes at their best epoch.
+(a tenth of all) after the last epoch or, with `--config.checkpoint.keep=best`, after the one that
+is best on validation nodes; the paper's are those of validation nodes at their best epoch.
 """
 
 from relrep_jax.experiments.graph_stitching import default_config
