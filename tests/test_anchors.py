@@ -621,7 +621,7 @@ def test_parallel_samples_are_counted_once():
         count(weights=jnp.arange(3))
 
 
-@pytest.mark.parametrize("exponent", [-80, -40, 40, 80])
+@pytest.mark.parametrize("exponent", [-80, 80])
 def test_kmeans_is_blind_to_powers_of_two(exponent):
     key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (64, 5))
     scaled = jnp.ldexp(x, exponent)

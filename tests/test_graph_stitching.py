@@ -124,6 +124,7 @@ def test_a_bad_config_ends_before_training_with_a_message(fault, graph_file):
         graph_stitching.prepare(small(graph_file, **changes))
 
 
+@pytest.mark.slow
 def test_the_best_model_on_validation_nodes_is_stitched(graph_file, tmp_path):
     changes = {"checkpoint.keep": "best", "data.val_fraction": 0.2, "training.epochs": 12}
     config = small(graph_file, **changes, **{"optimizer.learning_rate": 0.1})

@@ -884,7 +884,13 @@ def test_bad_options_are_refused():
         measures.get("rsaa")
 
 
-@pytest.mark.parametrize("rows", [[3], slice(None)], ids=["one row", "all rows"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([3], id="one row"),
+        pytest.param(slice(None), id="all rows", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", [*NAMES, "rsa spearman"])
 def test_rows_that_are_not_finite_have_no_score(name, rows):
     x, y = f32(normal(0, 16, 4)), f32(normal(1, 16, 4))
@@ -894,6 +900,7 @@ def test_rows_that_are_not_finite_have_no_score(name, rows):
     assert jnp.isfinite(ALL[name](x, y))
 
 
+@pytest.mark.slow
 def test_other_scores_of_rows_that_are_not_finite_are_nan():
     x = f32(normal(0, 16, 4)).at[0, 0].set(jnp.nan)
     y = f32(normal(1, 16, 4))
@@ -911,7 +918,7 @@ def test_other_scores_of_rows_that_are_not_finite_are_nan():
     assert many[1, 2].score > 0.99
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_streams_are_blind_to_scales(scale):
     x, y = (f32(part) for part in alike(64, 5, 4))
     for stream, sizes in ((measures.streaming_linear_cka, (5, 4)), (measures.minibatch_cka(), ())):
@@ -925,7 +932,13 @@ def test_streams_are_blind_to_scales(scale):
         assert scores[0] > 0.05
 
 
-@pytest.mark.parametrize("name", ["rbf_cka", "svcca", "mutual_knn", "mrr", "rsa"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "mrr" else pytest.mark.slow)
+        for name in ("rbf_cka", "svcca", "mutual_knn", "mrr", "rsa")
+    ],
+)
 def test_measures_are_compiled_once_outside_of_jit(name, caplog):
     x, y = f32(normal(0, 16, 4)), f32(normal(1, 16, 4))
     measure = measures.get(name)

@@ -307,7 +307,8 @@ def _judge(variables, x):
     return jnp.sin(100 * jnp.mean(jnp.square(prediction - x)))
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("vmap", marks=pytest.mark.slow), "map"])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["vmap", "map"])
 def test_the_best_model_of_each_seed_is_kept(strategy):
     """Against all of the models, trained again for every number of epochs."""
     seeds, epochs, x = [0, 1, 2], 6, data()["x"][:20] + 0.1

@@ -463,7 +463,7 @@ def test_translations_survive_a_decomposition_that_does_not_converge(monkeypatch
         np.testing.assert_allclose(found, y, atol=0.3 if name == "ridge" else 1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10, 1e18])
+@pytest.mark.parametrize("scale", [1e-20, 1e18])
 @pytest.mark.parametrize("name", ["orthogonal", "inverse_relative"])
 def test_scales_of_either_space_do_no_harm(name, scale):
     x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
