@@ -355,6 +355,7 @@ def test_nvidia_gpus_go_through_many_images_one_kernel_after_another():
     assert text.count("stablehlo.while") == text.count("stablehlo.convolution") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRID)
 def test_products_with_patches_are_those_of_the_convolution(name):
     size, window, strides, padding = GRID[name]

@@ -278,6 +278,7 @@ def perfect(name):
     return 0.0 if name in measures.DISTANCES else 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_identical_spaces_score_best(name, offset):

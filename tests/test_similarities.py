@@ -679,6 +679,7 @@ def test_covariance_statistics_agree_with_scikit_learn(n, d, scale, offset):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shrinkage", ["ledoit_wolf", 0.0])
 @pytest.mark.parametrize("kind", ["constant feature", "fewer samples", "one sample", "constant"])
 def test_degenerate_covariances_stay_finite(shrinkage, kind):

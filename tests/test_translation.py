@@ -371,6 +371,7 @@ def test_large_offsets_do_no_harm(name):
     np.testing.assert_allclose(predict(name, x + 1000.0, y, x + 1000.0), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_in_bfloat16_out(name):
     x, y = normal(0, 60, 5), normal(1, 60, 4)
