@@ -67,10 +67,12 @@ def check_number(name: str, value: Any, wanted: str, is_good: Callable[[Any], bo
 def check_corresponding(name: str, spaces: Any) -> None:
     """Raise `ValueError` unless these are two or more matrices with as many rows each."""
     if not isinstance(spaces, list | tuple) or len(spaces) < 2:
-        shape = getattr(spaces, "shape", None)
-        got = f"one array {tuple(shape)}" if shape is not None else f"{type(spaces).__name__}"
         if isinstance(spaces, list | tuple):
             got = f"{len(spaces)}"
+        elif hasattr(spaces, "shape"):
+            got = f"one array {tuple(spaces.shape)}"
+        else:
+            got = type(spaces).__name__
         raise ValueError(f"{name} must be a list of two or more arrays [n, d_i], got {got}.")
     for i, space in enumerate(spaces):
         check_matrix(f"{name}[{i}]", space)

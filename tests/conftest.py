@@ -6,6 +6,7 @@ programs are shared between the tests of a run, and between its processes, throu
 cache that is removed at its end.
 """
 
+import csv
 import gc
 import os
 import shutil
@@ -52,3 +53,18 @@ def pytest_runtest_teardown():
         if sum(1 for _ in file) > _MAX_MEMORY_MAPS:
             jax.clear_caches()
             gc.collect()
+
+
+@pytest.fixture
+def own_scores():
+    """`(workdir, representation) -> scores` of a run's models with their own decoders, by seed."""
+
+    def read(workdir, representation):
+        with (workdir / "tables" / "stitching.csv").open(newline="") as file:
+            return [
+                float(row["value"])
+                for row in csv.DictReader(file)
+                if row["representation"] == representation and row["encoder"] == row["decoder"]
+            ]
+
+    return read

@@ -474,7 +474,7 @@ def test_further_scores_have_a_table_of_their_own(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["autoencoder", "classifier"])
-def test_the_best_model_on_held_out_images_is_stitched(task, tmp_path, capsys):
+def test_the_best_model_on_held_out_images_is_stitched(task, tmp_path, capsys, own_scores):
     """Scored on the images that it was chosen by, it has the best of the scores on record."""
     loss = "optimal_sigma" if task == "autoencoder" else "cross_entropy"
     flags = [
@@ -509,11 +509,7 @@ def test_the_best_model_on_held_out_images_is_stitched(task, tmp_path, capsys):
         )
         assert scores.shape == (4, 3)
         expected = sign * scores.max(axis=0)
-        values = [
-            float(row["value"])
-            for row in rows(tmp_path / "tables" / "stitching.csv")
-            if row["representation"] == summary.representation and row["encoder"] == row["decoder"]
-        ]
+        values = own_scores(tmp_path, summary.representation)
         np.testing.assert_allclose(values, expected, rtol=1e-4)
         kept = ", ".join(map(str, 1 + scores.argmax(axis=0)))
         assert f"{summary.representation}: kept of each seed the model after epoch {kept}." in said

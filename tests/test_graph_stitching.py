@@ -125,7 +125,7 @@ def test_a_bad_config_ends_before_training_with_a_message(fault, graph_file):
 
 
 @pytest.mark.slow
-def test_the_best_model_on_validation_nodes_is_stitched(graph_file, tmp_path):
+def test_the_best_model_on_validation_nodes_is_stitched(graph_file, tmp_path, own_scores):
     changes = {"checkpoint.keep": "best", "data.val_fraction": 0.2, "training.epochs": 12}
     config = small(graph_file, **changes, **{"optimizer.learning_rate": 0.1})
     job = graph_stitching.prepare(config)
@@ -135,13 +135,7 @@ def test_the_best_model_on_validation_nodes_is_stitched(graph_file, tmp_path):
     for name in job.models:
         scores = np.array([r["validation"] for r in records if r["representation"] == name])
         assert scores.shape == (12, 2)
-        with (tmp_path / "tables" / "stitching.csv").open() as file:
-            own = [
-                float(row["value"])
-                for row in csv.DictReader(file)
-                if row["representation"] == name and row["encoder"] == row["decoder"]
-            ]
-        np.testing.assert_allclose(own, scores.max(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(own_scores(tmp_path, name), scores.max(axis=0), rtol=1e-6)
     config.data.val_fraction = 0.0
     with pytest.raises(ValueError, match="val_fraction leaves no validation nodes"):
         graph_stitching.prepare(config)

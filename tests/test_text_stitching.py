@@ -174,7 +174,7 @@ def test_what_cannot_be_run_is_refused_before_it_starts(table, case):
 
 
 @pytest.mark.slow
-def test_the_best_model_on_held_out_texts_is_stitched(table, tmp_path):
+def test_the_best_model_on_held_out_texts_is_stitched(table, tmp_path, own_scores):
     changes = {"checkpoint.keep": "best", "data.val_fraction": 0.25, "training.batch_size": 10}
     config = small(table, **changes, **{"optimizer.learning_rate": 0.05, "anchors.count": 10})
     job = text_stitching.prepare(config)
@@ -186,13 +186,7 @@ def test_the_best_model_on_held_out_texts_is_stitched(table, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for name in job.models:
         scores = np.array([r["validation"] for r in records if r["representation"] == name])
-        with (tmp_path / "tables" / "stitching.csv").open() as file:
-            own = [
-                float(row["value"])
-                for row in csv.DictReader(file)
-                if row["representation"] == name and row["encoder"] == row["decoder"]
-            ]
-        np.testing.assert_allclose(own, scores.max(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(own_scores(tmp_path, name), scores.max(axis=0), rtol=1e-6)
     assert "30 training, 10 validation and" in (tmp_path / "report.md").read_text()
 
 
