@@ -13,7 +13,7 @@ number `c` of the (centred) source the predictions agree with a float64 solution
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,22 +58,6 @@ class AffineMap:
     source_mean: jax.Array
     matrix: jax.Array
     target_mean: jax.Array
-
-
-def _compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator of a `fit`: outside of `jit`, compiled at the first call with these shapes and
-    options `static`, not at every call."""
-
-    def decorate(fit: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = jax.jit(fit, static_argnames=static)
-
-        @wraps(fit)
-        def fitted(*spaces: Any, **options: Any) -> Any:
-            return compiled(*spaces, **options)
-
-        return fitted
-
-    return decorate
 
 
 def _check_pair(x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> None:
@@ -128,7 +112,7 @@ def apply_affine(params: AffineMap, x: jax.Array) -> jax.Array:
     return out.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else out.dtype)
 
 
-@_compiled("scaling")
+@partial(jax.jit, static_argnames="scaling")
 def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> AffineMap:
     """Orthogonal Procrustes: a rotation or reflection, a shift and, if wanted, one scale.
 
@@ -172,7 +156,7 @@ def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> Affin
     return AffineMap(source_mean, matrix, target_mean)
 
 
-@_compiled("rcond")
+@partial(jax.jit, static_argnames="rcond")
 def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
     """Least squares without bias: `W = argmin ||X W - Y||`, of least norm where many do it.
 
@@ -197,7 +181,7 @@ def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> Aff
     return AffineMap(jnp.zeros_like(x[0]), matrix, jnp.zeros_like(y[0]))
 
 
-@_compiled("rcond")
+@partial(jax.jit, static_argnames="rcond")
 def fit_affine(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
     """Least squares with bias: `W, b = argmin ||X W + b - Y||`, `W` of least norm.
 
@@ -260,7 +244,7 @@ def _fit_ridge(x: jax.Array, y: jax.Array, penalty: float | jax.Array) -> Affine
     return AffineMap(source_mean, least_squares(rows, targets, default_rcond(rows)), target_mean)
 
 
-@_compiled("rank")
+@partial(jax.jit, static_argnames="rank")
 def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
     """Reduced-rank regression: the affine least squares among matrices of rank `rank`.
 
@@ -295,7 +279,7 @@ def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> Affi
     return AffineMap(source_mean, matrix, target_mean)
 
 
-@_compiled("rank")
+@partial(jax.jit, static_argnames="rank")
 def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
     """Canonical-correlation map: whiten, identify the leading canonical variates, unwhiten.
 
@@ -353,7 +337,7 @@ class InverseRelativeMap:
     scale: jax.Array
 
 
-@_compiled("rcond")
+@partial(jax.jit, static_argnames="rcond")
 def fit_inverse_relative(
     x_anchors: jax.Array, y_anchors: jax.Array, *, rcond: float | None = None
 ) -> InverseRelativeMap:
@@ -429,7 +413,7 @@ class ProcrustesConsensus:
     consensus: jax.Array
 
 
-@_compiled("scaling", "iterations")
+@partial(jax.jit, static_argnames=("scaling", "iterations"))
 def fit_generalized_procrustes(
     spaces: Sequence[jax.Array], *, scaling: bool = True, iterations: int = 50
 ) -> ProcrustesConsensus:
