@@ -377,7 +377,7 @@ def test_tuning_changes_what_it_may_and_nothing_else(folder):
 
 @pytest.mark.slow
 def test_baselines_of_space_selection_are_those_of_stitched_latents(folder, tmp_path):
-    changes = {"baselines": ("absolute", "ridge"), "seeds.count": 2, "tuning.epochs": 1}
+    changes = {"baselines": ("absolute", "ridge"), "singles": False, "tuning.epochs": 1}
     config = small(space_selection, folder, **changes, **{"anchors.count": 15})
     job = space_selection.prepare(config)
     space_selection.run(job, tmp_path, Console(quiet=True))
@@ -398,6 +398,57 @@ def test_baselines_of_space_selection_are_those_of_stitched_latents(folder, tmp_
     absolute = [row for row in table if (row["tuned"], row["metric"]) == ("absolute", "accuracy")]
     assert sum(row["value"] == "nan" for row in absolute) == 2 * 4
     assert "absolute, ridge: nothing tuned" in (tmp_path / "report.md").read_text()
+
+
+def test_the_best_and_the_worst_distance_are_chosen_by_their_means():
+    singles = {
+        "cosine": np.array([0.5, 0.9, 0.4]),
+        "manhattan": np.array([0.7, 0.8, 0.6]),
+        "chebyshev": np.array([0.2, 0.1, 0.9]),
+    }
+    found = products.best_and_worst(singles)
+    assert list(found) == [
+        "best single (L1)", "worst single (L∞)", "best single of each pair",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found["best single (L1)"], singles["manhattan"])
+    np.testing.assert_array_equal(found["worst single (L∞)"], singles["chebyshev"])
+    np.testing.assert_array_equal(found["best single of each pair"], [0.7, 0.9, 0.9])
+
+
+@pytest.mark.slow
+def test_space_selection_compares_the_product_with_each_distance_alone(folder, tmp_path):
+    """An independent road for what is not tuned: the heads of the experiment on products."""
+    changes = {"similarities": ("cosine", "chebyshev"), "baselines": (), "tuning.epochs": 1}
+    config = small(space_selection, folder, **changes, **{"anchors.count": 15})
+    job = space_selection.prepare(config)
+    space_selection.run(job, tmp_path, Console(quiet=True))
+    problem, names = job.problem, list(job.problem.names)
+    table = read(tmp_path / "tables" / "scores.csv")
+    assert {row["similarities"] for row in table} == {"cosine+chebyshev", "cosine", "chebyshev"}
+    for seed in latents.seeds_of(config):
+        anchors = products.choose_anchors(problem, "uniform", 15, seed)
+        product = products.project(
+            problem.on_device(), anchors, ("cosine", "chebyshev"), job.transform
+        )
+        expected = products.compile_scorer(problem, job.head, 2)(product, [(0,), (1,)], seed)
+        for k, name in enumerate(("cosine", "chebyshev")):
+            rows = [
+                row for row in table
+                if (row["similarities"], row["tuned"], row["metric"], row["seed"])
+                == (name, "nothing", "accuracy", str(seed))
+            ]  # fmt: skip
+            assert len(rows) == 6
+            for row in rows:
+                i, j = names.index(row["encoder"]), names.index(row["decoder"])
+                assert float(row["value"]) == pytest.approx(
+                    float(expected["accuracy"][k, i, j]), abs=0.03
+                )
+    text = (tmp_path / "report.md").read_text()
+    assert "| Tuned | Cos + L∞ | Cos | L∞ |" in text
+    # Three comparisons of each way of tuning and of the encoders' own heads.
+    section = text.split("## The product against single distances")[1].split("\n## ")[0]
+    for name in (*space_selection.TUNED, space_selection.OWN):
+        assert section.count(f"| {name} | ") == 3
 
 
 @pytest.mark.slow

@@ -34,7 +34,6 @@ COLUMNS = (
     "choice", "anchors", "aggregation", "similarities", "seed", "encoder", "decoder", "metric",
     "value",
 )  # fmt: skip
-SHORT = {"cosine": "Cos", "euclidean": "Euc", "manhattan": "L1", "chebyshev": "L∞"}
 
 
 def default_config() -> ConfigDict:
@@ -80,7 +79,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        return " + ".join(SHORT.get(name, name) for name in self.names)
+        return products.label(self.names)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -342,16 +341,10 @@ def product_sheet(results: Sequence[Result], names: tuple[str, ...]) -> report.S
             r.setting.names: r for r in results if dataclasses.replace(r.setting, names=()) == key
         }
         product = mine[names].pairs
-        singles = {name: mine[(name,)].pairs for name in names}
-        order = sorted(names, key=lambda name: -singles[name].mean())
-        against = {
-            f"best single ({SHORT.get(order[0], order[0])})": singles[order[0]],
-            f"worst single ({SHORT.get(order[-1], order[-1])})": singles[order[-1]],
-            "best single of each pair": np.max(list(singles.values()), axis=0),
-        }
-        ranked = sorted(mine.values(), key=lambda result: -result.pairs.mean())
-        if ranked[0].setting.names not in (names, (order[0],)):
-            against[f"best subset ({ranked[0].setting.label})"] = ranked[0].pairs
+        against = products.best_and_worst({name: mine[(name,)].pairs for name in names})
+        best = max(mine.values(), key=lambda result: result.pairs.mean())
+        if 1 < len(best.setting.names) < len(names):
+            against[f"best subset ({best.setting.label})"] = best.pairs
         where = [str(getattr(key, field)) for field, _ in varying]
         for label, scores in against.items():
             cells = report.paired_cells(report.paired_test(product, scores))
@@ -360,10 +353,7 @@ def product_sheet(results: Sequence[Result], names: tuple[str, ...]) -> report.S
         "The product against single distances",
         (*(heading for _, heading in varying), "Product", "Against", *report.PAIRED_HEADER),
         rows,
-        "Difference in accuracy in percentage points of the means over seeds, tested over ordered "
-        "pairs of different encoders, which are not independent. Best and worst are chosen in "
-        "hindsight, on these test samples, in favour of what the product is compared with: who "
-        "has to choose one distance beforehand does not know which.",
+        products.HINDSIGHT,
         num_left=2 + len(varying),
     )
 
@@ -398,7 +388,7 @@ def aggregation_sheet(results: Sequence[Result]) -> report.Sheet:
 
 def cost_sheet(results: Sequence[Result], projection: Sequence[tuple[str, float]]) -> report.Sheet:
     """Seconds to project one encoder's latents, and to train and score one head."""
-    rows = [[f"project: {SHORT.get(name, name)}", "", "", f"{s:.3f}"] for name, s in projection]
+    rows = [[f"project: {products.label([name])}", "", "", f"{s:.3f}"] for name, s in projection]
     groups: dict[tuple[str, int, int], list[float]] = {}
     for result in results:
         setting = result.setting

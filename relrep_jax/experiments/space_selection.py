@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from relrep_jax.transforms import Transform
 
 ANCHORS = 256
 METRIC = "accuracy"
-COLUMNS = ("tuned", "parameters", "seed", "encoder", "decoder", "metric", "value")
+COLUMNS = ("similarities", "tuned", "parameters", "seed", "encoder", "decoder", "metric", "value")
 
 
 def is_nothing(path: tuple[str, ...]) -> bool:
@@ -78,9 +79,23 @@ def default_config() -> ConfigDict:
     config.tuning.samples = 0
     config.tuning.epochs = 5
     config.tuning.learning_rate = 1e-3
+    # Whether heads on each distance alone are stitched and tuned beside those on the product.
+    config.singles = True
     # Names of relrep_jax.stitching.REPRESENTATIONS that are shown beside, with nothing tuned.
     config.baselines = ("orthogonal", "ridge")
     return config
+
+
+class Setting(NamedTuple):
+    """What a head reads, and what of it was tuned.
+
+    Attributes:
+        similarities: of the product; none where a head reads latents through a translation.
+        tuned: a name of `TUNED`, `OWN`, or the translation.
+    """
+
+    similarities: tuple[str, ...]
+    tuned: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,6 +109,7 @@ class Job:
     baseline_head: Head
     num_anchors: int
     num_tuning: int
+    subsets: tuple[tuple[str, ...], ...]
     transform: Transform | None
 
 
@@ -114,6 +130,8 @@ def prepare(config: ConfigDict) -> Job:
         latents.check_names("config.baselines", config.baselines, REPRESENTATIONS)
     if config.head.name == "logistic_regression":
         raise ConfigError("config.head.name must be mlp or deep_mlp: others have no attention.")
+    if config.scale == "smoke":
+        config.singles = False
     available = len(problem.train)
     if not 0 <= config.tuning.samples <= available:
         raise ConfigError(
@@ -131,8 +149,16 @@ def prepare(config: ConfigDict) -> Job:
         latents.make_head(config.head),
         latents.num_anchors(config.anchors.count, config, problem, ANCHORS),
         config.tuning.samples or available,
+        subsets_of(config),
         latents.transform_of(config.anchors.absolute_transform),
     )
+
+
+def subsets_of(config: ConfigDict) -> tuple[tuple[str, ...], ...]:
+    """All similarities together, then each alone where the config asks for them."""
+    names = tuple(config.similarities)
+    singles = tuple((name,) for name in names) if config.singles else ()
+    return tuple(dict.fromkeys((names, *singles)))
 
 
 def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
@@ -145,34 +171,43 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     spaces, seeds = problem.on_device(), latents.seeds_of(config)
     pairs = list(itertools.permutations(range(len(spaces)), 2))
     fit, tune = compile_fit(job), compile_tune(job, len(pairs))
-    found: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in (*TUNED, OWN)}
-    counts = {}
-    with report.progress(console, "stitching and tuning", len(seeds) * len(TUNED)) as advance:
-        for seed in seeds:
+    found: dict[Setting, list[dict[str, np.ndarray]]] = {}
+    counts: dict[Setting, int] = {}
+    total = len(seeds) * len(job.subsets) * len(TUNED)
+    with report.progress(console, "stitching and tuning", total) as advance:
+        for seed, subset in itertools.product(seeds, job.subsets):
             anchors = products.choose_anchors(problem, "uniform", job.num_anchors, seed)
-            product = products.project(spaces, anchors, tuple(config.similarities), job.transform)
+            product = products.project(spaces, anchors, subset, job.transform)
             heads, own = fit(product, seed)
-            rows = np.random.default_rng(seed).permutation(problem.train)[: job.num_tuning]
-            for name in TUNED:
-                found[name].append(tune(name, heads, product, rows, pairs, seed))
-                advance(what=name)
-            found[OWN].append({m: np.asarray(v)[[i for i, _ in pairs]] for m, v in own.items()})
             one = jax.tree.map(lambda leaf: leaf[0], heads)
-            counts = {name: count_tuned(one, is_tuned) for name, is_tuned in TUNED.items()}
-            counts[OWN] = count_tuned(one, lambda path: True)
+            rows = np.random.default_rng(seed).permutation(problem.train)[: job.num_tuning]
+            for name, is_tuned in TUNED.items():
+                setting = Setting(subset, name)
+                found.setdefault(setting, []).append(tune(name, heads, product, rows, pairs, seed))
+                counts[setting] = count_tuned(one, is_tuned)
+                advance(what=f"{products.label(subset)}, {name}")
+            setting = Setting(subset, OWN)
+            of_pairs = {m: np.asarray(v)[[i for i, _ in pairs]] for m, v in own.items()}
+            found.setdefault(setting, []).append(of_pairs)
+            counts[setting] = count_tuned(one, lambda path: True)
     for outcome in latents.stitch_methods(
         problem, config.baselines, (job.num_anchors,), head=job.baseline_head, seeds=seeds,
         console=console,
     ):  # fmt: skip
+        setting = Setting((), outcome.method)
         by_metric = {m: latents.over_pairs(getattr(outcome.result, m)) for m in own}
-        found[outcome.method] = [
-            {m: values[run] for m, values in by_metric.items()} for run in range(len(seeds))
-        ]
-        counts[outcome.method] = 0
+        found[setting] = [{m: v[run] for m, v in by_metric.items()} for run in range(len(seeds))]
+        counts[setting] = 0
     scores = {
-        name: {metric: np.stack([run[metric] for run in runs]) for metric in runs[0]}
-        for name, runs in found.items()
+        setting: {metric: np.stack([run[metric] for run in runs]) for metric in runs[0]}
+        for setting, runs in found.items()
     }
+    full = job.subsets[0]
+    shown = {s.tuned: by_metric for s, by_metric in scores.items() if s.similarities in (full, ())}
+    numbers = {s.tuned: n for s, n in counts.items() if s.similarities in (full, ())}
+    sheets = [score_sheet(shown, numbers, config.baselines), comparison_sheet(shown)]
+    if len(job.subsets) > 1:
+        sheets += singles_sheets(scores, job.subsets)
     return latents.write_findings(
         latents.Findings(
             title=f"Space selection: {problem.name}",
@@ -184,9 +219,9 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 f"and tuned for {config.tuning.epochs} epochs on {job.num_tuning} labelled "
                 "training samples of the new encoder."
             ),
-            sheets=[score_sheet(scores, counts, config.baselines), comparison_sheet(scores)],
+            sheets=sheets,
             tables={"scores": (COLUMNS, score_rows(problem, scores, counts, pairs, seeds))},
-            figures=write_figures(workdir / "figures", problem, scores, pairs),
+            figures=write_figures(workdir / "figures", problem, shown, pairs),
         ),
         problem,
         workdir,
@@ -251,20 +286,23 @@ Scores = dict[str, dict[str, np.ndarray]]
 
 def score_rows(
     problem: latents.Problem,
-    scores: Scores,
-    counts: dict[str, int],
+    scores: dict[Setting, dict[str, np.ndarray]],
+    counts: dict[Setting, int],
     pairs: Sequence[tuple[int, int]],
     seeds: Sequence[int],
 ) -> list[tuple]:
     """A row for each score (see `COLUMNS`)."""
     names = problem.names
     return [
-        (name, counts[name], seed, names[i], names[j], metric, float(values[run, p]))
-        for name, by_metric in scores.items()
+        (
+            "+".join(setting.similarities), setting.tuned, counts[setting], seed, names[i],
+            names[j], metric, float(values[run, p]),
+        )
+        for setting, by_metric in scores.items()
         for metric, values in by_metric.items()
         for run, seed in enumerate(seeds)
         for p, (i, j) in enumerate(pairs)
-    ]
+    ]  # fmt: skip
 
 
 def score_sheet(
@@ -307,6 +345,45 @@ def comparison_sheet(scores: Scores) -> report.Sheet:
         for first, second in itertools.combinations(means, 2)
     ]
     return latents.paired_sheet("Paired comparisons", rows)
+
+
+def singles_sheets(
+    scores: dict[Setting, dict[str, np.ndarray]], subsets: Sequence[tuple[str, ...]]
+) -> list[report.Sheet]:
+    """Heads on the product beside heads on each distance alone, and the paired comparison."""
+    full, *singles = subsets
+    accuracy = {setting: by_metric[METRIC] for setting, by_metric in scores.items()}
+    table, against = [], []
+    for name in (*TUNED, OWN):
+        cells = [
+            report.percent(*latents.seed_summary(accuracy[Setting(subset, name)]))
+            for subset in subsets
+        ]
+        table.append([name, *cells])
+        product = accuracy[Setting(full, name)].mean(axis=0)
+        alone = {subset[0]: accuracy[Setting(subset, name)].mean(axis=0) for subset in singles}
+        for label, other in products.best_and_worst(alone).items():
+            test = report.paired_cells(report.paired_test(product, other))
+            against.append([name, label, *test])
+    seeds, pairs = accuracy[Setting(full, OWN)].shape
+    return [
+        report.Sheet(
+            "Heads on one distance",
+            ("Tuned", *(products.label(subset) for subset in subsets)),
+            table,
+            f"Accuracy in percent, mean ± standard deviation over {seeds} seeds of the mean over "
+            f"{pairs} ordered pairs. Heads on one distance are the same with a single space, where "
+            "attention has nothing to weigh: of its queries, keys and values only the values "
+            "matter.",
+        ),
+        report.Sheet(
+            "The product against single distances",
+            ("Tuned", "Product against", *report.PAIRED_HEADER),
+            against,
+            products.HINDSIGHT,
+            num_left=2,
+        ),
+    ]
 
 
 def write_figures(
