@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from relrep_jax.experiments import end_to_end, image_stitching
 from relrep_jax.experiments.flags import parse_arguments
 from relrep_jax.experiments.image_quality import psnr, ssim
 from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
+from relrep_jax.projection import PAPER_SIMILARITIES
 from relrep_jax.stitching import stitching_grid
 from relrep_jax.training.logs import MetricsLog
 
@@ -185,6 +187,7 @@ def test_the_grid_of_a_run_is_what_its_models_give_one_by_one(finished):
         assert float(cell["value"]) == pytest.approx(value, rel=1e-4)
 
 
+RECONSTRUCTION = ROOT / "configs" / "product_of_invariances" / "zero_shot_reconstruction.py"
 BAD = {
     "unknown field": (["--config.model.latent_dm=3"], "Did you mean config.model.latent_dim"),
     "wrong type": (["--config.model.latent_dim=wide"], "latent_dim"),
@@ -264,6 +267,10 @@ BAD = {
     "broken config": (["--config={tmp}/broken.py"], "broken.py cannot be read: SyntaxError"),
     "config without a field": (["--config={tmp}/short.py"], "lacks the field config.seeds"),
     "config with its own field": (["--config={tmp}/odd.py"], "Unknown config field config.sedes"),
+    "config that refuses its argument": (
+        [f"--config={RECONSTRUCTION}:single"],
+        "must be one of every, single_and_all, all",
+    ),
     "unknown flag": (["--wrkdir=x"], "Did you mean: workdir"),
     "stray word": (["epochs=3"], "Unknown argument 'epochs=3'"),
     "workdir in a file": (["--workdir={tmp}/odd.py/run"], "cannot be written to"),
@@ -322,6 +329,15 @@ def test_help_shows_how_to_begin(capsys):
     help_text = capsys.readouterr().out
     assert "--config.seeds.count=16" in help_text
     assert "--config.model.latent_dim=64" in help_text
+
+
+def test_reconstruction_has_the_subsets_that_are_asked_for():
+    def names(*subsets):
+        return list(runpy.run_path(str(RECONSTRUCTION))["get_config"](*subsets).representations)
+
+    assert len(names()) == 16
+    assert names("single_and_all") == ["absolute", "product", *PAPER_SIMILARITIES]
+    assert names("all") == ["absolute", "product"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)

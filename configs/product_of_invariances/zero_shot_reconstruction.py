@@ -7,23 +7,23 @@ distances; here are all 15 subsets, and the absolute form.
     python train.py --config=configs/product_of_invariances/zero_shot_reconstruction.py \
         --config.data.path=cifar10.npz
 
-Without a file it runs on the embedded digits.
+Without a file it runs on the embedded digits. `zero_shot_reconstruction.py:single_and_all` has the
+product and the single distances alone.
 """
 
-from itertools import combinations
-
 from relrep_jax.experiments.image_stitching import default_config, representation_config
+from relrep_jax.experiments.product_classification import subsets_of
 from relrep_jax.projection import PAPER_SIMILARITIES
 
 
-def get_config():
+def get_config(subsets="every"):
     config = default_config()
     config.translations = ("orthogonal", "ridge")
     del config.representations.relative_cosine
     del config.representations.product
-    for size in (4, 3, 2, 1):
-        for chosen in combinations(PAPER_SIMILARITIES, size):
-            aggregation = "mlp_sum" if size > 1 else "concatenation"
-            name = "product" if size == 4 else "_".join(chosen)
-            config.representations[name] = representation_config(chosen, aggregation)
+    for members in sorted(subsets_of(len(PAPER_SIMILARITIES), subsets), key=lambda m: -len(m)):
+        chosen = tuple(PAPER_SIMILARITIES[k] for k in members)
+        name = "product" if chosen == PAPER_SIMILARITIES else "_".join(chosen)
+        aggregation = "mlp_sum" if len(chosen) > 1 else "concatenation"
+        config.representations[name] = representation_config(chosen, aggregation)
     return config

@@ -69,6 +69,7 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         rest = values(argv)
         config = holder.value
     except flags.Error as error:
+        _load(file, argv)  # What is wrong with the file itself is said without a traceback.
         raise ConfigError(str(error)) from error
     except Exception as error:
         unknown = _unknown_field(file, argv) if isinstance(error, AttributeError) else ""
@@ -118,6 +119,8 @@ def _load(file: Path, argv: Sequence[str]) -> ConfigDict:
     argument = _config_value(argv).partition(":")[1:]
     try:
         return runpy.run_path(str(file))["get_config"](*argument[1:] if argument[0] else ())
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
 

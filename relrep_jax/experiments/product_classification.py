@@ -63,7 +63,9 @@ def subsets_of(count: int, which: str) -> list[tuple[int, ...]]:
     """Subsets of `count` similarities, small ones first: `every`, `single_and_all` or `all`."""
     sizes = {"every": range(1, count + 1), "single_and_all": (1, count), "all": (count,)}
     if which not in sizes:
-        raise ConfigError(f"config.subsets must be one of {', '.join(sizes)}, got {which!r}.")
+        raise ConfigError(
+            f"Subsets of the similarities must be one of {', '.join(sizes)}, got {which!r}."
+        )
     found = (itertools.combinations(range(count), size) for size in sizes[which])
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
