@@ -1,7 +1,11 @@
 """Numbers of anchors, end to end: the config's door and the scores by seed."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from relrep_jax.experiments import end_to_end_anchors as experiment
 
@@ -18,7 +22,7 @@ def test_every_number_gets_a_job_and_representations_keep_their_order():
     assert list(job.runs) == [2, 4]
     for count, run in job.runs.items():
         assert len(run.data.anchors) == count
-        assert list(run.models) == ["relative_cosine", "product"]
+        assert list(run.models) == ["absolute", "relative_cosine", "product"]
 
 
 def test_scores_by_seed_are_own_ones_or_means_over_other_encoders():
@@ -33,9 +37,42 @@ def test_scores_by_seed_are_own_ones_or_means_over_other_encoders():
         ({"anchors.counts": ()}, "counts is empty"),
         ({"anchors.counts": (0, 0, 1), "scale": "full"}, "anchors.count must be at least 1"),
         ({"anchors.counts": (1, 99_999), "scale": "full"}, "only 1437 training nodes"),
-        ({"representations.product.similarities": ()}, "has no similarities"),
+        ({"translations": ()}, "absolute has no similarities"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_it_starts(changes, says):
     with pytest.raises(ValueError, match=says):
         experiment.prepare(small(**changes))
+
+
+@pytest.mark.slow
+def test_absolute_latents_are_trained_once_and_mapped_by_every_number_of_anchors(tmp_path):
+    config = small()
+    job = experiment.prepare(config)
+    experiment.run(job, tmp_path, Console(quiet=True))
+    with (tmp_path / "tables" / "accuracy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = {
+        (name, count): {
+            (row["encoder"], row["decoder"]): float(row["accuracy"])
+            for row in rows
+            if (row["representation"], row["anchors"]) == (name, count)
+        }
+        for name in ("absolute", "absolute_orthogonal", "relative_cosine", "product")
+        for count in ("2", "4")
+    }
+    assert all(len(pairs) == len(job.runs[2].seeds) ** 2 for pairs in scores.values())
+    assert scores["absolute", "2"] == scores["absolute", "4"]
+    assert scores["absolute_orthogonal", "2"] != scores["absolute_orthogonal", "4"]
+    for count in ("2", "4"):
+        for seed in map(str, job.runs[2].seeds):
+            own = scores["absolute", count][seed, seed]
+            assert scores["absolute_orthogonal", count][seed, seed] == own
+    logged = (tmp_path / "metrics.jsonl").read_text()
+    trained = {json.loads(line)["representation"] for line in logged.splitlines()}
+    assert trained == {
+        "absolute", "relative_cosine_2", "relative_cosine_4", "product_2", "product_4",
+    }  # fmt: skip
+    text = (tmp_path / "report.md").read_text()
+    assert "## Representations, stitched" in text
+    assert "absolute_orthogonal | relative_cosine | 2 |" in text

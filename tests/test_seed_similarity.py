@@ -53,6 +53,7 @@ def test_relative_spaces_of_a_rotation_are_alike_and_latents_are_not():
         ({"seeds.count": 1}, "seeds.count must be at least 2"),
         ({"similarities": ()}, "at least one each"),
         ({"similarities": ("cosinus",)}, "cosinus"),
+        ({"translations": ("orthogonl",)}, "Did you mean 'orthogonal'"),
         ({"models": ("autoencodre",)}, "autoencoder"),
         ({"anchors.count": 129}, "anchors.count is 129"),
     ],
@@ -64,19 +65,28 @@ def test_what_cannot_be_run_is_refused_before_it_starts(changes, says):
 
 @pytest.mark.slow
 def test_a_run_leaves_tables_figures_and_a_report(tmp_path):
-    config = small(models=("autoencoder", "classifier"))
+    config = small(models=("autoencoder", "classifier"), translations=("orthogonal",))
     seed_similarity.run(get_experiment(config).prepare(config), tmp_path, Console(quiet=True))
     with (tmp_path / "tables" / "similarity.csv").open() as file:
         rows = list(csv.DictReader(file))
-    # 2 models x 5 spaces x 3 pairs x 4 measures
-    assert len(rows) == 2 * 5 * 3 * 4
+    # 2 models x (5 spaces and a map) x 3 pairs x 4 measures
+    assert len(rows) == 2 * 6 * 3 * 4
     cosine = {
         (row["model"], row["space"]): float(row["value"])
         for row in rows
         if row["measure"] == "linear_cka"
     }
     assert all(0 <= value <= 1 for value in cosine.values())
+    # A map that was fitted brings latents of two seeds nearer to one another.
+    found = {
+        space: np.mean(
+            [float(r["value"]) for r in rows if (r["space"], r["measure"]) == (space, "cosine")]
+        )
+        for space in ("absolute", "absolute_orthogonal")
+    }
+    assert found["absolute_orthogonal"] > found["absolute"] + 0.1
     text = (tmp_path / "report.md").read_text()
+    assert "fitted on the anchors" in text
     for model in ("autoencoder", "classifier"):
         for name in ("spaces", "pearson"):
             assert f"figures/{model}_{name}.png" in text

@@ -32,9 +32,9 @@ def default_config() -> ConfigDict:
     # One number is trained after another.
     del config.anchors.count
     config.anchors.counts = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-    # All representations are relative.
-    del config.translations
-    del config.representations.absolute
+    # Absolute latents have no anchors to train with: they are trained once, and the maps of
+    # config.translations are fitted on as many.
+    config.translations = ("orthogonal",)
     return config
 
 
@@ -56,11 +56,12 @@ def prepare(config: ConfigDict) -> Job:
     counts = tuple(sorted(set(config.anchors.counts)))
     if not counts:
         raise ConfigError("config.anchors.counts is empty: name at least one number.")
-    absolute = [name for name, fields in config.representations.items() if not fields.similarities]
-    if absolute:
-        raise ConfigError(
-            f"config.representations.{absolute[0]} has no similarities, so no anchors either."
-        )
+    for name, fields in config.representations.items():
+        if not fields.similarities and not config.translations:
+            raise ConfigError(
+                f"config.representations.{name} has no similarities, so no anchors either: name "
+                "config.translations that are fitted on them, or delete it."
+            )
     if config.scale == "smoke":
         counts = counts[1 : 1 + SMOKE_COUNTS]
     return Job(config, {count: graph_stitching.prepare(_one(config, count)) for count in counts})
@@ -73,7 +74,6 @@ def _one(config: ConfigDict, count: int) -> ConfigDict:
         one.experiment = "graph_stitching"
         del one.anchors.counts
         one.anchors.count = count
-        one.translations = ()
         one.representations = config.representations  # a copy would sort them
     return one
 
@@ -88,19 +88,23 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     names, seeds = list(first.models), first.seeds
     console.print(f"{_title(first)}\n{_headline(job)}", highlight=False)
     totals = {
-        f"{name}_{count}": run.config.training.epochs
+        _label(one, name, count): one.config.training.epochs
         for name in names
-        for count, run in job.runs.items()
+        for count, one in job.runs.items()
     }
-    grids: dict[str, dict[int, np.ndarray]] = {name: {} for name in names}
+    grids: dict[str, dict[int, np.ndarray]] = {}
     with MetricsLog(workdir, seeds) as log, TrainingProgress(console, totals) as progress:
         for name in names:
+            trained = {}
             for count, one in job.runs.items():
-                variables = graph_stitching.train(
-                    one, name, workdir, log, progress, label=f"{name}_{count}"
-                )
-                found, _ = graph_stitching.evaluate(one, name, variables)
-                grids[name][count] = found[name]
+                label = _label(one, name, count)
+                if label not in trained:
+                    trained[label] = graph_stitching.train(
+                        one, name, workdir, log, progress, label=label
+                    )
+                found, _ = graph_stitching.evaluate(one, name, trained[label])
+                for row, grid in found.items():
+                    grids.setdefault(row, {})[count] = grid
 
     rows = [
         (name, count, seeds[i], seeds[j], float(grid[i, j]))
@@ -114,6 +118,9 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     sheets = [_sheet(grids, kind, not job.config.data.path) for kind in KINDS]
     if len(seeds) > 1 and len(job.runs) > 1:
         sheets.append(_step_sheet(grids))
+    relative = next((name for name in names if first.representations[name].similarities), None)
+    if len(seeds) > 1 and relative and len(grids) > 1:
+        sheets.append(_comparison_sheet(grids, relative))
     for sheet in sheets:
         console.print(report.sheet_terminal(sheet))
     path = report.write_report(
@@ -130,6 +137,11 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     )
     console.print(f"Tables, figures and report: {workdir}", highlight=False, soft_wrap=True)
     return path
+
+
+def _label(job: graph_stitching.Job, name: str, count: int) -> str:
+    """What logs and checkpoints call a training; that of absolute latents has no anchors."""
+    return f"{name}_{count}" if job.representations[name].similarities else name
 
 
 def by_seed(grid: np.ndarray, kind: str) -> np.ndarray:
@@ -167,6 +179,8 @@ def _step_sheet(grids: dict[str, dict[int, np.ndarray]]) -> report.Sheet:
     for name, by_count in grids.items():
         for kind in KINDS:
             scores = {count: by_seed(grid, kind) for count, grid in by_count.items()}
+            if len({values.tobytes() for values in scores.values()}) == 1:
+                continue  # Absolute latents do not depend on anchors.
             for before, after in itertools.pairwise(scores):
                 cells = report.paired_cells(report.paired_test(scores[after], scores[before]))
                 rows.append([name, kind.replace("_", "-"), f"{before} → {after}", *cells])
@@ -176,6 +190,23 @@ def _step_sheet(grids: dict[str, dict[int, np.ndarray]]) -> report.Sheet:
         rows,
         "Difference in percentage points, tested over seeds.",
         num_left=3,
+    )
+
+
+def _comparison_sheet(grids: dict[str, dict[int, np.ndarray]], reference: str) -> report.Sheet:
+    """Each representation against one of them, stitched."""
+    rows = []
+    for name, by_count in grids.items():
+        for count, grid in by_count.items() if name != reference else ():
+            pair = (by_seed(one, "stitched") for one in (grid, grids[reference][count]))
+            cells = report.paired_cells(report.paired_test(*pair))
+            rows.append([name, reference, str(count), *cells])
+    return report.Sheet(
+        "Representations, stitched",
+        ("Representation", "Against", "Anchors", *report.PAIRED_HEADER),
+        rows,
+        "Difference in percentage points, tested over heads.",
+        num_left=2,
     )
 
 

@@ -11,6 +11,7 @@ import itertools
 import math
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scipy.stats import rankdata
 
 from relrep_jax import measures, report
 from relrep_jax import similarities as pairwise
+from relrep_jax import translation as translations
 from relrep_jax.experiments import end_to_end, image_stitching
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
 from relrep_jax.projection import PAPER_SIMILARITIES, relative_projection
@@ -46,7 +48,6 @@ def default_config() -> ConfigDict:
     config.experiment = "seed_similarity"
     # The models are absolute, and what is compared is named below.
     del config.representations
-    del config.translations
     del config.task
     # autoencoder | variational_autoencoder | classifier: each is trained from all seeds.
     config.models = ("autoencoder",)
@@ -75,6 +76,8 @@ def prepare(config: ConfigDict) -> Job:
         raise ConfigError("config.models and config.similarities must name at least one each.")
     for name in config.similarities:
         pairwise.get(name)
+    for name in config.translations:
+        translations.get(name)
     return Job(
         config, {name: image_stitching.prepare(_training(config, name)) for name in config.models}
     )
@@ -84,7 +87,7 @@ def _training(config: ConfigDict, model: str) -> ConfigDict:
     """The config of `image_stitching` that trains one model with absolute latents."""
     training = image_stitching.default_config()
     for field in training:
-        if field in config and field != "experiment":
+        if field in config and field not in ("experiment", "translations"):
             training[field] = config[field]
     training.task = model
     training.representations = ConfigDict({ABSOLUTE: end_to_end.representation_config().to_dict()})
@@ -129,11 +132,15 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 jax.vmap(lambda x, a, name=name: relative_projection(x, a, similarity=name))
             )
             spaces[name] = np.asarray(project(latents, anchors))
+        # Of two seeds the spaces to compare: of a translation, the first seen from the second.
+        two = {name: partial(_both, space) for name, space in spaces.items()}
+        for name in config.translations:
+            two[f"{ABSOLUTE}_{name}"] = partial(_translated, name, latents, anchors)
         pairs = list(itertools.combinations(range(len(training.seeds)), 2))
-        with report.progress(console, model, len(pairs) * len(spaces)) as advance:
-            for name, space in spaces.items():
+        with report.progress(console, model, len(pairs) * len(two)) as advance:
+            for name, of in two.items():
                 for i, j in pairs:
-                    for measure, value in compare(space[i], space[j]).items():
+                    for measure, value in compare(*of(i, j)).items():
                         rows.append(
                             (model, name, measure, training.seeds[i], training.seeds[j], value)
                         )
@@ -147,6 +154,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     ):
         report.write_csv(workdir / "tables" / f"{name}.csv", columns, body)
         report.write_json(workdir / "tables" / f"{name}.json", columns, body)
+    named = [*config.similarities, *(f"{ABSOLUTE}_{name}" for name in config.translations)]
     sheet = _sheet(job, summary)
     console.print(report.sheet_terminal(sheet))
     path = report.write_report(
@@ -157,13 +165,26 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
         figures=figures,
         sections=[
             ("Results", report.sheet_markdown(sheet)),
-            *((s.title, report.sheet_markdown(s)) for s in _comparisons(rows, config.similarities)),
+            *((sheet.title, report.sheet_markdown(sheet)) for sheet in _comparisons(rows, named)),
             *end_to_end.published_section(config, is_embedded=image_stitching.is_embedded(config)),
         ],
         versions=report.environment("flax", "optax", "scipy"),
     )
     console.print(f"Tables, figures and report: {workdir}", highlight=False, soft_wrap=True)
     return path
+
+
+def _both(space: np.ndarray, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+    return space[i], space[j]
+
+
+def _translated(
+    name: str, latents: np.ndarray, anchors: np.ndarray, i: int, j: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents of seed `i` through the map onto seed `j` that the anchors of both give, and `j`."""
+    translator = translations.get(name)
+    mapped = translator.apply(translator.fit(anchors[i], anchors[j]), latents[i])
+    return np.asarray(mapped), latents[j]
 
 
 def _train(job: Job, workdir: Path, console: Console) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -238,17 +259,27 @@ def _sheet(job: Job, summary: list[tuple]) -> report.Sheet:
         body,
         f"Mean ± standard deviation over {pairs} pairs of seeds. Pearson and Spearman over all "
         "entries of both spaces, cosine between the rows of the same sample; absolute: the latents "
-        "as they are.",
+        f"as they are{_through(job.config)}.",
         num_left=2,
     )
 
 
-def _comparisons(rows: list[tuple], similarities: Sequence[str]) -> list[report.Sheet]:
-    """Every other distance against the first one, on the same pairs of seeds."""
+def _through(config: ConfigDict) -> str:
+    if not config.translations:
+        return ""
+    names = ", ".join(f"{ABSOLUTE}_{name}" for name in config.translations)
+    return (
+        f"; {names}: latents of one seed mapped onto those of the other, by a map that was fitted "
+        "on the anchors"
+    )
+
+
+def _comparisons(rows: list[tuple], spaces: Sequence[str]) -> list[report.Sheet]:
+    """Every other space against the first one, on the same pairs of seeds."""
     scores: dict[tuple, list[float]] = {}
     for model, space, measure, _, _, value in rows:
         scores.setdefault((model, space, measure), []).append(value)
-    first, *others = similarities
+    first, *others = spaces
     models = list(dict.fromkeys(row[0] for row in rows))
     if not others or len(rows) <= len(scores):
         return []
