@@ -88,8 +88,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             title=f"Number of anchors: {problem.name}",
             intro=(
                 "Accuracy against the number of parallel samples with frozen encoders, A9 of "
-                f"Moschella et al. 2023. A {config.head.name.replace('_', ' ')} head on each "
-                "encoder; every seed draws its own anchors, each number a prefix of the larger "
+                f"Moschella et al. 2023. One head ({config.head.name.replace('_', ' ')}) on "
+                "each encoder; every seed draws its own anchors, each number a prefix of the larger "
                 "ones."
             ),
             sheets=[count_sheet(outcomes, kind, config.methods) for kind in KINDS]

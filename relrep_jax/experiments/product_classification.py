@@ -242,8 +242,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             title=f"Products of invariances: {problem.name}",
             intro=(
                 "Zero-shot classification with products of relative spaces, B3 and B6 of "
-                f"Cannistraci et al. 2024. A {config.head.name.replace('_', ' ')} head on each "
-                f"encoder, trained for {config.head.epochs} epochs together with its aggregation; "
+                f"Cannistraci et al. 2024. One head ({config.head.name.replace('_', ' ')}) on "
+                f"each encoder, trained for {config.head.epochs} epochs together with its aggregation; "
                 f"anchors: {', '.join(map(str, job.counts))}; absolute transform: "
                 f"{config.anchors.absolute_transform or 'none'}."
             ),
