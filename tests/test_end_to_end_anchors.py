@@ -31,13 +31,31 @@ def test_scores_by_seed_are_own_ones_or_means_over_other_encoders():
     np.testing.assert_allclose(experiment.by_seed(grid, "stitched"), [0.4, 0.35, 0.3])
 
 
+def test_an_encoder_that_diverged_does_not_hide_the_others():
+    grid = np.array([[np.nan] * 3, [np.nan, 0.8, 0.4], [np.nan, 0.6, 0.7]])
+    np.testing.assert_allclose(experiment.by_seed(grid, "stitched"), [np.nan, 0.6, 0.4])
+
+
+def test_one_number_of_anchors_is_enough():
+    assert list(experiment.prepare(small(**{"anchors.counts": (8,)})).runs) == [8]
+    job = experiment.prepare(small(translations=()))
+    assert list(job.runs[2].models) == ["absolute", "relative_cosine", "product"]
+
+
+def test_two_trainings_never_share_a_name():
+    config = small()
+    config.representations.relative_cosine_2 = config.representations.absolute
+    with pytest.raises(ValueError, match="Two trainings would have the same name"):
+        experiment.prepare(config)
+
+
 @pytest.mark.parametrize(
     "changes, says",
     [
         ({"anchors.counts": ()}, "counts is empty"),
         ({"anchors.counts": (0, 0, 1), "scale": "full"}, "anchors.count must be at least 1"),
         ({"anchors.counts": (1, 99_999), "scale": "full"}, "only 1437 training nodes"),
-        ({"translations": ()}, "absolute has no similarities"),
+        ({"translations": ("orthogonl",)}, "Did you mean 'orthogonal'"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_it_starts(changes, says):
@@ -74,5 +92,24 @@ def test_absolute_latents_are_trained_once_and_mapped_by_every_number_of_anchors
         "absolute", "relative_cosine_2", "relative_cosine_4", "product_2", "product_4",
     }  # fmt: skip
     text = (tmp_path / "report.md").read_text()
-    assert "## Representations, stitched" in text
-    assert "absolute_orthogonal | relative_cosine | 2 |" in text
+    assert "`absolute_orthogonal`: the latents" in text
+    assert "| Anchors | absolute | relative_cosine | product |" in text
+    assert "| Anchors | absolute | absolute_orthogonal | relative_cosine | product |" in text
+
+    def heads(name, count):
+        """Mean over the other encoders, by head."""
+        found = scores[name, count]
+        seeds = job.runs[2].seeds
+        return np.array([np.mean([found[str(i), str(j)] for i in seeds if i != j]) for j in seeds])
+
+    section = text.split("## Representations, stitched")[1].split("\n## ")[0]
+    for name in ("absolute", "absolute_orthogonal", "product"):
+        difference = heads(name, "2") - heads("relative_cosine", "2")
+        won = f"{(difference > 0).sum()} of {len(difference)}"
+        cells = f"| {name} | relative_cosine | 2 | {100 * difference.mean():+.1f} | {won} |"
+        assert cells.replace("+0.0", "-0.0") in section.replace("+0.0", "-0.0")
+    # What does not depend on the number of anchors has no steps.
+    steps = text.split("## More anchors")[1].split("\n## ")[0]
+    assert "| absolute |" not in steps
+    assert "| absolute_orthogonal | non-stitched |" not in steps
+    assert "| absolute_orthogonal | stitched | 2 → 4 |" in steps

@@ -331,6 +331,15 @@ def test_help_shows_how_to_begin(capsys):
     assert "--config.model.latent_dim=64" in help_text
 
 
+def test_the_folder_of_a_run_has_the_name_of_what_was_asked_for():
+    default = ROOT / "configs" / "default.py"
+    for argument, name in (("", ""), (":all", "_all")):
+        arguments = ["train.py", f"--config={RECONSTRUCTION}{argument}"]
+        assert parse_arguments(arguments, default).workdir == Path(
+            f"runs/zero_shot_reconstruction{name}"
+        )
+
+
 def test_reconstruction_has_the_subsets_that_are_asked_for():
     def names(*subsets):
         return list(runpy.run_path(str(RECONSTRUCTION))["get_config"](*subsets).representations)

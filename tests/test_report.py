@@ -790,3 +790,19 @@ def test_a_package_on_the_path_that_is_not_installed_has_its_own_version(monkeyp
 
     monkeypatch.setattr(markdown, "version", missing)
     assert report.environment()["relrep_jax"] == relrep_jax.__version__
+
+
+@pytest.mark.parametrize("num_left", [1, 2, 3])
+def test_a_sheet_keeps_its_last_numbers_in_a_terminal_of_80_columns(num_left):
+    texts = ("own head of the new encoder", "best single of each pair", "Cos + Euc + L1 + L∞")
+    cells = ("-11.1", "42 of 42", "< 0.001", "0.322")
+    header = ("Method", "Compared with", "Product")[:num_left]
+    sheet = report.Sheet(
+        "Comparison", (*header, *report.PAIRED_HEADER), [[*texts[:num_left], *cells]],
+        num_left=num_left,
+    )  # fmt: skip
+    lines = rendered(report.sheet_terminal(sheet), width=80).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    for cell in cells:
+        assert any(cell in line for line in lines), cell
+    assert lines[1].endswith("┓")

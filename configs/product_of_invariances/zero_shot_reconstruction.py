@@ -12,7 +12,7 @@ product and the single distances alone.
 """
 
 from relrep_jax.experiments.image_stitching import default_config, representation_config
-from relrep_jax.experiments.product_classification import subsets_of
+from relrep_jax.experiments.products import subsets_of
 from relrep_jax.projection import PAPER_SIMILARITIES
 
 
@@ -21,7 +21,8 @@ def get_config(subsets="every"):
     config.translations = ("orthogonal", "ridge")
     del config.representations.relative_cosine
     del config.representations.product
-    for members in sorted(subsets_of(len(PAPER_SIMILARITIES), subsets), key=lambda m: -len(m)):
+    found = subsets_of(len(PAPER_SIMILARITIES), subsets, "What follows the colon in --config")
+    for members in sorted(found, key=lambda members: -len(members)):
         chosen = tuple(PAPER_SIMILARITIES[k] for k in members)
         name = "product" if chosen == PAPER_SIMILARITIES else "_".join(chosen)
         aggregation = "mlp_sum" if len(chosen) > 1 else "concatenation"

@@ -490,6 +490,19 @@ def _flatten_space(space: np.ndarray) -> np.ndarray:
     return np.moveaxis(space, 0, 1).reshape(space.shape[1], -1)
 
 
+def translations_section(rows: Sequence[str]) -> list[tuple[str, str]]:
+    """What a report says of rows that are read through a translation; nothing without them."""
+    if not rows:
+        return []
+    text = (
+        f"{', '.join(f'`{row}`' for row in rows)}: the latents of the row's representation as they "
+        "are, mapped from the encoder's space to the decoder's by a translation that was fitted on "
+        "the anchors of both. Not stitched they are not mapped, so that these scores are the "
+        "representation's own."
+    )
+    return [("Translations", text)]
+
+
 def write_results(
     workdir: Path,
     grids: list[report.Grid],
@@ -554,14 +567,7 @@ def write_results(
     sections = list(sections)
     read = [row for name in config.representations for row in read_as(config, name)]
     translated_rows = [row for row in read if row not in config.representations]
-    if translated_rows:
-        text = (
-            f"{', '.join(f'`{row}`' for row in translated_rows)}: the latents of the row's "
-            "representation as they are, mapped from the encoder's space to the decoder's by a "
-            "translation that was fitted on the anchors of both. Not stitched they are not mapped, "
-            "so that these scores are the representation's own."
-        )
-        sections.insert(0, ("Translations", text))
+    sections[:0] = translations_section(translated_rows)
     if further:
         sections.insert(0, (FURTHER_SCORES, report.markdown_table(further).strip()))
     compared = report.compare_grids(grids) if len(grids[0].encoders) > 1 else []

@@ -2,7 +2,8 @@
 
 Moschella et al. 2023 (arXiv 2209.15430), the analysis of anchors in the appendix: where an encoder
 learns together with its relative layer, more anchors do not always help, and training may
-collapse. The half with frozen encoders is `number_of_anchors`.
+collapse. Beside them absolute latents, through maps that are fitted on as many samples. The half
+with frozen encoders is `number_of_anchors`.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from relrep_jax.training.logs import MetricsLog, TrainingProgress
 COLUMNS = ("representation", "anchors", "encoder", "decoder", "accuracy")
 KINDS = ("non_stitched", "stitched")
 SMOKE_COUNTS = 2
-"""How many numbers of anchors are tried at the scale `smoke`, and how many representations."""
+"""How many numbers of anchors are tried at the scale `smoke`."""
 
 
 def default_config() -> ConfigDict:
@@ -33,7 +34,7 @@ def default_config() -> ConfigDict:
     del config.anchors.count
     config.anchors.counts = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     # Absolute latents have no anchors to train with: they are trained once, and the maps of
-    # config.translations are fitted on as many.
+    # config.translations from encoder to decoder are fitted on the same numbers of nodes.
     config.translations = ("orthogonal",)
     return config
 
@@ -56,15 +57,22 @@ def prepare(config: ConfigDict) -> Job:
     counts = tuple(sorted(set(config.anchors.counts)))
     if not counts:
         raise ConfigError("config.anchors.counts is empty: name at least one number.")
-    for name, fields in config.representations.items():
-        if not fields.similarities and not config.translations:
-            raise ConfigError(
-                f"config.representations.{name} has no similarities, so no anchors either: name "
-                "config.translations that are fitted on them, or delete it."
-            )
     if config.scale == "smoke":
-        counts = counts[1 : 1 + SMOKE_COUNTS]
-    return Job(config, {count: graph_stitching.prepare(_one(config, count)) for count in counts})
+        counts = counts[1 : 1 + SMOKE_COUNTS] or counts
+    runs = {count: graph_stitching.prepare(_one(config, count)) for count in counts}
+    first = min(counts)
+    labels = [
+        _label(one, name, count)
+        for count, one in runs.items()
+        for name in one.models
+        if one.representations[name].similarities or count == first
+    ]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(
+            "Two trainings would have the same name, a representation's with its number of "
+            f"anchors: {', '.join(sorted(labels))}. Rename the one that ends in a number."
+        )
+    return Job(config, runs)
 
 
 def _one(config: ConfigDict, count: int) -> ConfigDict:
@@ -95,14 +103,12 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     grids: dict[str, dict[int, np.ndarray]] = {}
     with MetricsLog(workdir, seeds) as log, TrainingProgress(console, totals) as progress:
         for name in names:
-            trained = {}
+            trained = None
             for count, one in job.runs.items():
-                label = _label(one, name, count)
-                if label not in trained:
-                    trained[label] = graph_stitching.train(
-                        one, name, workdir, log, progress, label=label
-                    )
-                found, _ = graph_stitching.evaluate(one, name, trained[label])
+                if trained is None or one.representations[name].similarities:
+                    label = _label(one, name, count)
+                    trained = graph_stitching.train(one, name, workdir, log, progress, label=label)
+                found, _ = graph_stitching.evaluate(one, name, trained)
                 for row, grid in found.items():
                     grids.setdefault(row, {})[count] = grid
 
@@ -115,12 +121,16 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     ]
     report.write_csv(workdir / "tables" / "accuracy.csv", COLUMNS, rows)
     report.write_json(workdir / "tables" / "accuracy.json", COLUMNS, rows)
-    sheets = [_sheet(grids, kind, not job.config.data.path) for kind in KINDS]
-    if len(seeds) > 1 and len(job.runs) > 1:
-        sheets.append(_step_sheet(grids))
-    relative = next((name for name in names if first.representations[name].similarities), None)
+    translated = [row for row in grids if row not in names]
+    relative = [name for name in names if first.representations[name].similarities]
+    # Of each kind the rows that say something of their own: not stitched nothing is translated.
+    shown = {"non_stitched": {name: grids[name] for name in names}, "stitched": grids}
+    varying = {"non_stitched": relative, "stitched": [*relative, *translated]}
+    sheets = [_sheet(shown[kind], kind, not job.config.data.path) for kind in KINDS]
+    if len(seeds) > 1 and len(job.runs) > 1 and (relative or translated):
+        sheets.append(_step_sheet(grids, varying))
     if len(seeds) > 1 and relative and len(grids) > 1:
-        sheets.append(_comparison_sheet(grids, relative))
+        sheets.append(_comparison_sheet(grids, relative[0]))
     for sheet in sheets:
         console.print(report.sheet_terminal(sheet))
     path = report.write_report(
@@ -128,9 +138,10 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
         title=_title(first),
         intro=f"{_headline(job)}.",
         command=command or f"python train.py --workdir={shlex.quote(str(workdir))}",
-        figures=[_figure(grids, kind, workdir) for kind in KINDS],
+        figures=[_figure(shown[kind], kind, workdir) for kind in KINDS],
         sections=[
             *((sheet.title, report.sheet_markdown(sheet)) for sheet in sheets),
+            *end_to_end.translations_section(translated),
             *end_to_end.published_section(job.config, is_embedded=not job.config.data.path),
         ],
         versions=report.environment("flax", "optax"),
@@ -149,7 +160,10 @@ def by_seed(grid: np.ndarray, kind: str) -> np.ndarray:
     own = np.eye(len(grid), dtype=bool)
     if kind == "non_stitched":
         return grid[own]
-    return np.array([grid[~own[:, j], j].mean() for j in range(len(grid))])
+    others = np.where(own, np.nan, grid)
+    # Of encoders that did not diverge.
+    alive = np.isfinite(others).any(axis=0)
+    return np.array([np.nanmean(others[:, j]) if alive[j] else np.nan for j in range(len(grid))])
 
 
 def _sheet(grids: dict[str, dict[int, np.ndarray]], kind: str, is_embedded: bool) -> report.Sheet:
@@ -173,14 +187,14 @@ def _sheet(grids: dict[str, dict[int, np.ndarray]], kind: str, is_embedded: bool
     )
 
 
-def _step_sheet(grids: dict[str, dict[int, np.ndarray]]) -> report.Sheet:
-    """Each number of anchors against the one before it."""
+def _step_sheet(
+    grids: dict[str, dict[int, np.ndarray]], varying: dict[str, list[str]]
+) -> report.Sheet:
+    """Each number of anchors against the one before it, of rows that depend on it, by kind."""
     rows = []
     for name, by_count in grids.items():
-        for kind in KINDS:
+        for kind in (kind for kind in KINDS if name in varying[kind]):
             scores = {count: by_seed(grid, kind) for count, grid in by_count.items()}
-            if len({values.tobytes() for values in scores.values()}) == 1:
-                continue  # Absolute latents do not depend on anchors.
             for before, after in itertools.pairwise(scores):
                 cells = report.paired_cells(report.paired_test(scores[after], scores[before]))
                 rows.append([name, kind.replace("_", "-"), f"{before} → {after}", *cells])
@@ -205,7 +219,8 @@ def _comparison_sheet(grids: dict[str, dict[int, np.ndarray]], reference: str) -
         "Representations, stitched",
         ("Representation", "Against", "Anchors", *report.PAIRED_HEADER),
         rows,
-        "Difference in percentage points, tested over heads.",
+        "Difference in percentage points, tested over heads, which are scored with the same "
+        "encoders and are not independent: the p-values are too small rather than too large.",
         num_left=2,
     )
 

@@ -38,7 +38,8 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         default_config: the config file where none is named.
 
     Returns:
-        The arguments; the workdir is `runs/<name of the config file>` where none is named.
+        The arguments; the workdir is `runs/<name of the config file>` where none is named, with
+        what follows the file's colon.
 
     Raises:
         ConfigError: anything wrong with them; the message says what.
@@ -82,12 +83,17 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         raise ConfigError(
             f"Unknown argument {rest[1]!r}. Fields are set with --config.FIELD=VALUE; see --help."
         )
-    return Arguments(config, Path(values["workdir"].value or Path("runs") / file.stem))
+    return Arguments(config, Path(values["workdir"].value or Path("runs") / _run_name(file, argv)))
 
 
 def _config_file(argv: Sequence[str]) -> Path:
     # ml_collections passes what follows a colon to get_config.
     return Path(_config_value(argv).partition(":")[0])
+
+
+def _run_name(file: Path, argv: Sequence[str]) -> str:
+    argument = _config_value(argv).partition(":")[2]
+    return f"{file.stem}_{argument}" if argument else file.stem
 
 
 def _config_value(argv: Sequence[str]) -> str:
@@ -119,8 +125,8 @@ def _load(file: Path, argv: Sequence[str]) -> ConfigDict:
     argument = _config_value(argv).partition(":")[1:]
     try:
         return runpy.run_path(str(file))["get_config"](*argument[1:] if argument[0] else ())
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
     except Exception as error:
         raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
 

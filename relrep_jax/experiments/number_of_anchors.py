@@ -89,8 +89,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             intro=(
                 "Accuracy against the number of parallel samples with frozen encoders, A9 of "
                 f"Moschella et al. 2023. One head ({config.head.name.replace('_', ' ')}) on "
-                "each encoder; every seed draws its own anchors, each number a prefix of the larger "
-                "ones."
+                "each encoder; every seed draws its own anchors, each number a prefix of the "
+                "larger ones."
             ),
             sheets=[count_sheet(outcomes, kind, config.methods) for kind in KINDS]
             + [step_sheet(steps)],

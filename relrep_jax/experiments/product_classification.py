@@ -59,17 +59,6 @@ def default_config() -> ConfigDict:
     return config
 
 
-def subsets_of(count: int, which: str) -> list[tuple[int, ...]]:
-    """Subsets of `count` similarities, small ones first: `every`, `single_and_all` or `all`."""
-    sizes = {"every": range(1, count + 1), "single_and_all": (1, count), "all": (count,)}
-    if which not in sizes:
-        raise ConfigError(
-            f"Subsets of the similarities must be one of {', '.join(sizes)}, got {which!r}."
-        )
-    found = (itertools.combinations(range(count), size) for size in sizes[which])
-    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
-
-
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What one row of a table is about; with `names` in the order of the config."""
@@ -137,7 +126,7 @@ def prepare(config: ConfigDict) -> Job:
         latents.check_names("config.baselines", config.baselines, REPRESENTATIONS)
     if not config.anchors.counts:
         raise ConfigError("config.anchors.counts is empty: name at least one number.")
-    subsets = subsets_of(len(config.similarities), config.subsets)
+    subsets = products.subsets_of(len(config.similarities), config.subsets, "config.subsets")
     if config.scale == "smoke":
         config.anchors.choices = config.anchors.choices[:2]
         config.aggregations = config.aggregations[:2]
@@ -243,7 +232,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             intro=(
                 "Zero-shot classification with products of relative spaces, B3 and B6 of "
                 f"Cannistraci et al. 2024. One head ({config.head.name.replace('_', ' ')}) on "
-                f"each encoder, trained for {config.head.epochs} epochs together with its aggregation; "
+                f"each encoder, trained for {config.head.epochs} epochs together with its "
+                f"aggregation; "
                 f"anchors: {', '.join(map(str, job.counts))}; absolute transform: "
                 f"{config.anchors.absolute_transform or 'none'}."
             ),
@@ -343,7 +333,7 @@ def product_sheet(results: Sequence[Result], names: tuple[str, ...]) -> report.S
             r.setting.names: r for r in results if dataclasses.replace(r.setting, names=()) == key
         }
         product = mine[names].pairs
-        against = products.best_and_worst({name: mine[(name,)].pairs for name in names})
+        against = products.rivals_of_product({name: mine[(name,)].pairs for name in names})
         best = max(mine.values(), key=lambda result: result.pairs.mean())
         if 1 < len(best.setting.names) < len(names):
             against[f"best subset ({best.setting.label})"] = best.pairs

@@ -4,6 +4,7 @@ Products have one shape `[s, n, m]` whatever the widths of latents are, so that 
 encoders, and of all subsets of as many similarities, are one compiled program.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from relrep_jax.experiments import latents
 from relrep_jax.experiments.anchor_choices import CHOICES
+from relrep_jax.experiments.config import ConfigError
 from relrep_jax.projection import product_projection
 from relrep_jax.stitching import stitching_column
 from relrep_jax.stitching.heads import Head, Params
@@ -30,7 +32,20 @@ def label(names: Sequence[str]) -> str:
     return " + ".join(SHORT.get(name, name) for name in names)
 
 
-def best_and_worst(singles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def subsets_of(count: int, which: str, field: str) -> list[tuple[int, ...]]:
+    """Subsets of `count` similarities, small ones first: `every`, `single_and_all` or `all`.
+
+    Raises:
+        ConfigError: another word, which `field` was set to.
+    """
+    sizes = {"every": range(1, count + 1), "single_and_all": (1, count), "all": (count,)}
+    if which not in sizes:
+        raise ConfigError(f"{field} must be one of {', '.join(sizes)}, got {which!r}.")
+    found = (itertools.combinations(range(count), size) for size in sizes[which])
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
+def rivals_of_product(singles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a product is compared with: the best and the worst of single distances.
 
     Args:
@@ -52,10 +67,10 @@ def best_and_worst(singles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 HINDSIGHT = (
     "Difference in accuracy in percentage points of the means over seeds, tested over ordered "
     "pairs of different encoders, which are not independent. Best and worst are chosen in "
-    "hindsight, on these test samples, in favour of what the product is compared with: who "
-    "has to choose one distance beforehand does not know which."
+    "hindsight, on these test samples, the best one in its own favour, the worst one in the "
+    "product's: who has to choose a distance beforehand does not know which."
 )
-"""What is said below a table of `best_and_worst`."""
+"""What is said below a table of `rivals_of_product`."""
 
 Score = Callable[[jax.Array, Sequence[tuple[int, ...]], int], dict[str, np.ndarray]]
 """`(products [e, s, n, m], subsets, seed) -> scores by name [subsets, encoders, decoders]`."""

@@ -3,7 +3,7 @@
 Models with absolute latents are trained from several seeds. Their latents have nothing in common as
 they are (A1: Moschella et al. 2023, arXiv 2209.15430, section 3: they are rotated and rescaled);
 relative to the same anchors they agree, and how much depends on the distance (B2: Cannistraci et
-al. 2024, arXiv 2310.01211, section 4.1).
+al. 2024, arXiv 2310.01211, section 4.1). Maps that are fitted on the anchors are shown beside.
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ from relrep_jax import similarities as pairwise
 from relrep_jax import translation as translations
 from relrep_jax.experiments import end_to_end, image_stitching
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields
+from relrep_jax.experiments.latents import check_names
 from relrep_jax.projection import PAPER_SIMILARITIES, relative_projection
 from relrep_jax.report.comparison import PairScore, comparison_figure
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
@@ -49,6 +50,9 @@ def default_config() -> ConfigDict:
     # The models are absolute, and what is compared is named below.
     del config.representations
     del config.task
+    # Names of relrep_jax.translation: absolute latents are also compared after these maps from one
+    # seed to the other, fitted on the anchors.
+    config.translations = ()
     # autoencoder | variational_autoencoder | classifier: each is trained from all seeds.
     config.models = ("autoencoder",)
     # The relative spaces that are compared, beside the latents as they are.
@@ -72,12 +76,11 @@ def prepare(config: ConfigDict) -> Job:
     """
     check_fields(config, default_config(), free=("optimizer.options",))
     check_at_least(config, {"seeds.count": 2})
-    if not config.models or not config.similarities:
-        raise ConfigError("config.models and config.similarities must name at least one each.")
-    for name in config.similarities:
-        pairwise.get(name)
-    for name in config.translations:
-        translations.get(name)
+    if not config.models:
+        raise ConfigError("config.models is empty: name at least one.")
+    check_names("config.similarities", config.similarities, pairwise.SIMILARITIES)
+    if config.translations:
+        check_names("config.translations", config.translations, translations.TRANSLATIONS)
     return Job(
         config, {name: image_stitching.prepare(_training(config, name)) for name in config.models}
     )
@@ -132,15 +135,14 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 jax.vmap(lambda x, a, name=name: relative_projection(x, a, similarity=name))
             )
             spaces[name] = np.asarray(project(latents, anchors))
-        # Of two seeds the spaces to compare: of a translation, the first seen from the second.
-        two = {name: partial(_both, space) for name, space in spaces.items()}
+        spaces_of_pair = {name: partial(_untranslated, space) for name, space in spaces.items()}
         for name in config.translations:
-            two[f"{ABSOLUTE}_{name}"] = partial(_translated, name, latents, anchors)
+            spaces_of_pair[f"{ABSOLUTE}_{name}"] = partial(translated, name, latents, anchors)
         pairs = list(itertools.combinations(range(len(training.seeds)), 2))
-        with report.progress(console, model, len(pairs) * len(two)) as advance:
-            for name, of in two.items():
+        with report.progress(console, model, len(pairs) * len(spaces_of_pair)) as advance:
+            for name, two_spaces in spaces_of_pair.items():
                 for i, j in pairs:
-                    for measure, value in compare(*of(i, j)).items():
+                    for measure, value in compare(*two_spaces(i, j)).items():
                         rows.append(
                             (model, name, measure, training.seeds[i], training.seeds[j], value)
                         )
@@ -154,7 +156,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     ):
         report.write_csv(workdir / "tables" / f"{name}.csv", columns, body)
         report.write_json(workdir / "tables" / f"{name}.json", columns, body)
-    named = [*config.similarities, *(f"{ABSOLUTE}_{name}" for name in config.translations)]
+    compared = [*config.similarities, *(f"{ABSOLUTE}_{name}" for name in config.translations)]
     sheet = _sheet(job, summary)
     console.print(report.sheet_terminal(sheet))
     path = report.write_report(
@@ -165,7 +167,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
         figures=figures,
         sections=[
             ("Results", report.sheet_markdown(sheet)),
-            *((sheet.title, report.sheet_markdown(sheet)) for sheet in _comparisons(rows, named)),
+            *((s.title, report.sheet_markdown(s)) for s in _comparisons(rows, compared)),
             *end_to_end.published_section(config, is_embedded=image_stitching.is_embedded(config)),
         ],
         versions=report.environment("flax", "optax", "scipy"),
@@ -174,17 +176,30 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     return path
 
 
-def _both(space: np.ndarray, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+def _untranslated(space: np.ndarray, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
     return space[i], space[j]
 
 
-def _translated(
+def translated(
     name: str, latents: np.ndarray, anchors: np.ndarray, i: int, j: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents of seed `i` through the map onto seed `j` that the anchors of both give, and `j`."""
+    """Two seeds' latents in the coordinates of the second.
+
+    Args:
+        name: of `relrep_jax.translation`.
+        latents: `[seeds, n, d]`.
+        anchors: `[seeds, m, d]`, what the map from seed `i` to seed `j` is fitted on.
+        i, j: rows of both.
+
+    Returns:
+        Latents of seed `i` through the map, and those of seed `j`, `[n, d]` each, both less the
+        mean of `anchors[j]`: a map that knows this mean alone would be alike to any latents far
+        from the origin.
+    """
     translator = translations.get(name)
     mapped = translator.apply(translator.fit(anchors[i], anchors[j]), latents[i])
-    return np.asarray(mapped), latents[j]
+    mean = anchors[j].mean(axis=0)
+    return np.asarray(mapped) - mean, latents[j] - mean
 
 
 def _train(job: Job, workdir: Path, console: Console) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -269,8 +284,8 @@ def _through(config: ConfigDict) -> str:
         return ""
     names = ", ".join(f"{ABSOLUTE}_{name}" for name in config.translations)
     return (
-        f"; {names}: latents of one seed mapped onto those of the other, by a map that was fitted "
-        "on the anchors"
+        f"; {names}: latents of the earlier seed mapped onto those of the later one by a map that "
+        "was fitted on the anchors, both less the mean of the later one's anchors"
     )
 
 
@@ -287,6 +302,8 @@ def _comparisons(rows: list[tuple], spaces: Sequence[str]) -> list[report.Sheet]
     for model in models:
         for space in others:
             for measure in ("pearson", "linear_cka"):
+                if (space, measure) == (f"{ABSOLUTE}_orthogonal", "linear_cka"):
+                    continue  # Blind to such maps: it would be that of the latents as they are.
                 pair = (np.array(scores[model, name, measure]) for name in (space, first))
                 cells = report.paired_cells(report.paired_test(*pair))
                 body.append([model.replace("_", " "), space, first, LABELS[measure], *cells])
@@ -333,7 +350,8 @@ def _figures(
     scores = [
         PairScore(space, f"seed {i}", f"seed {j}", value, None, None, None, 0, 0)
         for of, space, measure, i, j, value in rows
-        if (of, measure) == (model, "pearson")
+        # Without translations: those have a direction, and the figure has none.
+        if (of, measure) == (model, "pearson") and space in spaces
     ]
     shown.append(
         (

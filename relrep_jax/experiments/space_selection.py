@@ -149,12 +149,12 @@ def prepare(config: ConfigDict) -> Job:
         latents.make_head(config.head),
         latents.num_anchors(config.anchors.count, config, problem, ANCHORS),
         config.tuning.samples or available,
-        subsets_of(config),
+        compared_products(config),
         latents.transform_of(config.anchors.absolute_transform),
     )
 
 
-def subsets_of(config: ConfigDict) -> tuple[tuple[str, ...], ...]:
+def compared_products(config: ConfigDict) -> tuple[tuple[str, ...], ...]:
     """All similarities together, then each alone where the config asks for them."""
     names = tuple(config.similarities)
     singles = tuple((name,) for name in names) if config.singles else ()
@@ -360,9 +360,11 @@ def singles_sheets(
             for subset in subsets
         ]
         table.append([name, *cells])
+        if name == OWN:
+            continue  # The same score in every pair of its encoder: there are no pairs to test.
         product = accuracy[Setting(full, name)].mean(axis=0)
         alone = {subset[0]: accuracy[Setting(subset, name)].mean(axis=0) for subset in singles}
-        for label, other in products.best_and_worst(alone).items():
+        for label, other in products.rivals_of_product(alone).items():
             test = report.paired_cells(report.paired_test(product, other))
             against.append([name, label, *test])
     seeds, pairs = accuracy[Setting(full, OWN)].shape
@@ -372,9 +374,9 @@ def singles_sheets(
             ("Tuned", *(products.label(subset) for subset in subsets)),
             table,
             f"Accuracy in percent, mean ± standard deviation over {seeds} seeds of the mean over "
-            f"{pairs} ordered pairs. Heads on one distance are the same with a single space, where "
-            "attention has nothing to weigh: of its queries, keys and values only the values "
-            "matter.",
+            f"{pairs} ordered pairs. Heads on one distance are the same heads on a single space, "
+            "where attention has nothing to weigh: of its queries, keys and values the values "
+            "alone have an effect.",
         ),
         report.Sheet(
             "The product against single distances",

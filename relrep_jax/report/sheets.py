@@ -61,13 +61,12 @@ def sheet_markdown(sheet: Sheet) -> str:
 def sheet_terminal(sheet: Sheet) -> Table:
     """The table for the terminal."""
     table = Table(title=sheet.title, caption=sheet.caption or None, title_style="bold")
-    # Several columns of text share what a narrow terminal has.
-    widest = min(16, max(8, 24 // max(sheet.num_left, 1)))
     for i, name in enumerate(sheet.header):
         left = i < sheet.num_left
         longest = max((len(row[i]) for row in sheet.rows), default=0)
-        # Texts may wrap, but do not vanish where numbers need the room.
-        width = min(longest, widest) if left else None
+        # Texts may wrap, but do not vanish where numbers need the room. More than this, and
+        # sheets with several texts lose their last numbers in a terminal of 80 columns.
+        width = min(longest, 6) if left else None
         table.add_column(
             name, justify="left" if left else "right", overflow="fold", min_width=width
         )
