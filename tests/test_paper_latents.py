@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 
@@ -414,6 +415,30 @@ def test_the_best_and_the_worst_distance_are_chosen_by_their_means():
     np.testing.assert_array_equal(found["best single (L1)"], singles["manhattan"])
     np.testing.assert_array_equal(found["worst single (L∞)"], singles["chebyshev"])
     np.testing.assert_array_equal(found["best single of each pair"], [0.7, 0.9, 0.9])
+
+
+@pytest.mark.parametrize("best, is_shown", [(0, False), (2, False), (3, True), (6, False)])
+def test_a_product_is_compared_with_the_best_subset_where_that_is_another(best, is_shown):
+    names = ("cosine", "manhattan", "chebyshev")
+    subsets = [subset for size in (1, 2, 3) for subset in itertools.combinations(names, size)]
+    rng = np.random.default_rng(0)
+    results = [
+        product_classification.Result(
+            product_classification.Setting("uniform", 8, "sum", subset),
+            {"accuracy": rng.uniform(0.4, 0.5, (2, 4, 4)) + 0.3 * (k == best)},
+            0.0,
+        )
+        for k, subset in enumerate(subsets)
+    ]
+    rows = product_classification.product_sheet(results, names).rows
+    shown = [row for row in rows if row[1].startswith("best subset")]
+    assert len(shown) == is_shown
+    if is_shown:
+        difference = 100 * (results[-1].pairs - results[best].pairs).mean()
+        assert shown[0][1:3] == ["best subset (Cos + L1)", f"{difference:+.1f}"]
+    assert [row[1].split(" (")[0] for row in rows[:3]] == [
+        "best single", "worst single", "best single of each pair",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
