@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from sklearn.linear_model import Ridge
+from sklearn.metrics import accuracy_score, f1_score
 from tensorboardX.proto.event_pb2 import Event
 
 from relrep_jax import report
@@ -247,6 +248,14 @@ BAD = {
             "--config.evaluation.metrics=('psnr',)",
         ],
         "a classifier makes none",
+    ),
+    "unknown metric of a classifier": (
+        [
+            "--config.task=classifier",
+            "--config.training.loss=cross_entropy",
+            "--config.evaluation.metrics=('f1_wieghted',)",
+        ],
+        "Did you mean 'f1_weighted'",
     ),
     "unknown task": (["--config.task=gan"], "Known: autoencoder, classifier"),
     "unknown loss": (["--config.training.loss=l1"], "Known: mse, optimal_sigma"),
@@ -477,6 +486,36 @@ def test_further_scores_of_reconstructions_are_those_of_each_pair():
     assert scores["psnr"][0, 1] == pytest.approx(float(psnr(made, images).mean()), rel=1e-4)
     error = np.mean((np.asarray(made, np.float64) - images) ** 2)
     assert scores["mse"][0, 1] == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_weighted_f1_of_a_classifier_is_that_of_scikit_learn():
+    config = image_stitching.default_config()
+    config.task, config.training.loss = "classifier", "cross_entropy"
+    config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 20
+    config.seeds.count = 2
+    # Two batches, the second of which reaches back.
+    config.evaluation.batch_size, config.evaluation.metrics = 200, ("f1_weighted",)
+    del config.representations.product
+    job = image_stitching.prepare(config)
+    task = job.tasks["relative_cosine"]
+    seeds = jax.jit(jax.vmap(task.model.init))(jax.random.split(jax.random.key(0), 2))
+    scores = image_stitching.evaluate(job, "relative_cosine", task, seeds)[0]["relative_cosine"]
+    assert list(scores) == ["accuracy", "f1_weighted"]
+
+    @jax.jit
+    def classify(encoder, decoder):
+        anchors = task.encode_anchors(encoder, job.dataset.x_train[job.anchors])
+        logits = task.decode(decoder, task.encode(encoder, anchors, job.dataset.x_test))
+        return logits.argmax(axis=-1)
+
+    said = classify(*(jax.tree.map(lambda leaf, i=i: leaf[i], seeds) for i in (1, 0)))
+    truth = job.dataset.y_test
+    # Nearby logits may be ordered otherwise in a batch of another size.
+    assert scores["accuracy"][1, 0] == pytest.approx(accuracy_score(truth, said), abs=0.004)
+    expected = f1_score(truth, said, average="weighted")
+    assert scores["f1_weighted"][1, 0] == pytest.approx(expected, abs=0.004)
+    assert abs(scores["f1_weighted"][1, 0] - scores["accuracy"][1, 0]) > 0.01
 
 
 @pytest.mark.slow

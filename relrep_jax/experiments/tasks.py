@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -33,7 +34,8 @@ class Task(NamedTuple):
         encode_anchors: `(variables, anchor images) -> [m, d]`.
         encode: `(variables, anchor latents, images) -> space`, which crosses between models.
         decode: `(variables, space) -> prediction`.
-        score: `(prediction, batch) -> [n, metrics]`, a metric being its mean over samples.
+        score: `(prediction, batch) -> [n, k]`, the leading metric first.
+        summarize: `means over samples [..., k] -> metrics [...] by name`.
     """
 
     model: PureModel
@@ -43,6 +45,7 @@ class Task(NamedTuple):
     encode: Callable[[Variables, jax.Array, jax.Array], jax.Array]
     decode: Callable[[Variables, jax.Array], jax.Array]
     score: Callable[[jax.Array, Any], jax.Array]
+    summarize: Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def _to_unit(images: jax.Array, scale: float) -> jax.Array:
@@ -61,7 +64,9 @@ def _make_task(
     representation: Representation,
     scale: float,
     loss_of: Callable[..., tuple[jax.Array, tuple[Any, dict]]],
-    scores: dict[str, Callable[[jax.Array, Any], jax.Array]],
+    metrics: tuple[str, ...],
+    score: Callable[[jax.Array, Any], jax.Array],
+    summarize: Callable[[np.ndarray], dict[str, np.ndarray]],
 ) -> Task:
     model = functional(build)
 
@@ -84,10 +89,7 @@ def _make_task(
             anchors, _ = model.apply(frozen, "encode", _to_unit(anchor_images, scale), train=True)
         return loss_of(model, variables, batch, anchors, key)
 
-    def score(prediction: jax.Array, batch: Any) -> jax.Array:
-        return jnp.stack([each(prediction, batch) for each in scores.values()], axis=-1)
-
-    return Task(model, tuple(scores), loss, encode_anchors, encode, decode, score)
+    return Task(model, metrics, loss, encode_anchors, encode, decode, score, summarize)
 
 
 def _reconstruction(
@@ -121,13 +123,17 @@ def _reconstruction(
             metrics["kl"] = divergence
         return value, (stats, metrics)
 
-    def on_unit_images(measure):
-        return lambda prediction, batch: measure(prediction, _to_unit(batch["image"], scale))
-
     further = {name: lookup("metric", name, IMAGE_METRICS) for name in config.evaluation.metrics}
     measures = {"mse": squared_error, **further}
-    scores = {name: on_unit_images(measure) for name, measure in measures.items()}
-    return _make_task(build, representation, scale, loss_of, scores)
+
+    def score(prediction, batch):
+        images = _to_unit(batch["image"], scale)
+        return jnp.stack([measure(prediction, images) for measure in measures.values()], axis=-1)
+
+    def summarize(means):
+        return {name: means[..., k] for k, name in enumerate(measures)}
+
+    return _make_task(build, representation, scale, loss_of, tuple(measures), score, summarize)
 
 
 def autoencoder(config, dataset, representation) -> Task:
@@ -141,13 +147,17 @@ def variational_autoencoder(config, dataset, representation) -> Task:
 
 
 def classifier(config, dataset, representation) -> Task:
-    """Convolutional classifier, scored by accuracy."""
+    """Convolutional classifier, scored by accuracy and, where asked for, weighted F1."""
     lookup("loss", config.training.loss, {"cross_entropy": cross_entropy})
-    if config.evaluation.metrics:
+    of_images = [name for name in config.evaluation.metrics if name in IMAGE_METRICS]
+    if of_images:
         raise ConfigError(
-            "config.evaluation.metrics are of reconstructed images, and a classifier makes none: "
-            "leave them out, or choose another config.task."
+            f"config.evaluation.metrics: {of_images[0]} is of reconstructed images, and a "
+            f"classifier makes none. Known: {', '.join(CLASS_METRICS)}."
         )
+    for name in config.evaluation.metrics:
+        lookup("metric", name, CLASS_METRICS)
+    further = dict.fromkeys(config.evaluation.metrics)
 
     def build(rngs: nnx.Rngs) -> Classifier:
         return Classifier(
@@ -170,11 +180,40 @@ def classifier(config, dataset, representation) -> Task:
         accuracy = jnp.mean(is_correct(logits, batch["label"]))
         return cross_entropy(logits, batch["label"]), (stats, {"accuracy": accuracy})
 
-    def accuracy(prediction, batch):
-        return is_correct(prediction, batch["label"])
+    def score(prediction, batch):
+        correct = is_correct(prediction, batch["label"])[:, None]
+        if not further:
+            return correct
+        return jnp.concatenate([correct, class_counts(prediction, batch["label"])], axis=-1)
 
-    return _make_task(build, representation, dataset.scale, loss_of, {"accuracy": accuracy})
+    def summarize(means):
+        scores = {name: CLASS_METRICS[name](means[..., 1:]) for name in further}
+        return {"accuracy": means[..., 0], **scores}
 
+    metrics = ("accuracy", *further)
+    return _make_task(build, representation, dataset.scale, loss_of, metrics, score, summarize)
+
+
+def class_counts(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`[n, c], [n] -> [n, 3 * c]`: of every class whether it is predicted, true, and both."""
+    predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    true = jax.nn.one_hot(labels, logits.shape[-1])
+    return jnp.concatenate([predicted, true, predicted * true], axis=-1)
+
+
+def f1_weighted(counts: np.ndarray) -> np.ndarray:
+    """Means `[..., 3 * c]` of `class_counts` to F1, averaged by how many samples a class has.
+
+    As `relrep_jax.stitching.scores.f1_weighted`, of samples that were seen batch by batch.
+    """
+    predicted, true, both = np.split(np.asarray(counts), 3, axis=-1)
+    size = predicted + true
+    f1 = np.divide(2 * both, size, out=np.zeros_like(both), where=size > 0)
+    return (f1 * true).sum(axis=-1) / true.sum(axis=-1)
+
+
+CLASS_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"f1_weighted": f1_weighted}
+"""What a classifier may be scored by beside accuracy: of means of `class_counts`."""
 
 TASKS: dict[str, Callable[[ConfigDict, ImageDataset, Representation], Task]] = {
     "autoencoder": autoencoder,
