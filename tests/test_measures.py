@@ -221,7 +221,9 @@ def test_mutual_knn_agrees_with_sets(name, k):
     x, y, rx, ry = pair(name)
     a, b = (neighbours(v, v, k, True)[1] for v in (rx, ry))
     expected = np.mean([len(set(i) & set(j)) / k for i, j in zip(a, b, strict=True)])
-    np.testing.assert_allclose(compiled("mutual_knn", k=k)(x, y), expected, atol=1e-6)
+    # Two neighbours that are equally near but for float32's rounding may change places.
+    few = 2.5 / (k * len(rx))
+    np.testing.assert_allclose(compiled("mutual_knn", k=k)(x, y), expected, atol=few)
 
 
 @pytest.mark.parametrize("name", [*SAME_SHAPE, "few rows"])

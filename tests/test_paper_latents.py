@@ -299,11 +299,16 @@ def test_invariances_are_those_of_the_formulas():
 
 
 def test_subsets():
-    every = product_classification.subsets_of(4, "every")
+    def subsets(count, which):
+        return products.subsets_of(count, which, "config.subsets")
+
+    every = subsets(4, "every")
     assert len(every) == len(set(every)) == 15
-    assert len(product_classification.subsets_of(4, "single_and_all")) == 5
-    assert product_classification.subsets_of(4, "all") == [(0, 1, 2, 3)]
-    assert product_classification.subsets_of(1, "single_and_all") == [(0,)]
+    assert len(subsets(4, "single_and_all")) == 5
+    assert subsets(4, "all") == [(0, 1, 2, 3)]
+    assert subsets(1, "single_and_all") == [(0,)]
+    with pytest.raises(ConfigError, match="config.subsets must be one of every, single_and_all"):
+        subsets(4, "most")
 
 
 def test_subspaces_are_projected_one_by_one():
