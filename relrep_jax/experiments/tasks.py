@@ -17,6 +17,7 @@ from relrep_jax.models import Autoencoder, Classifier, VariationalAutoencoder
 from relrep_jax.models.functional import PureModel, Variables, functional
 from relrep_jax.models.representation import Representation, represent
 from relrep_jax.stitching import is_correct, squared_error
+from relrep_jax.stitching.scores import class_counts, f1_of_counts
 from relrep_jax.training.loop import Loss
 from relrep_jax.training.losses import RECONSTRUCTION_LOSSES, cross_entropy
 
@@ -146,6 +147,10 @@ def variational_autoencoder(config, dataset, representation) -> Task:
     return _reconstruction(VariationalAutoencoder, config, dataset, representation)
 
 
+CLASS_METRICS: dict[str, Callable[[jax.Array], jax.Array]] = {"f1_weighted": f1_of_counts}
+"""What a classifier may be scored by beside accuracy: of means of `class_counts`."""
+
+
 def classifier(config, dataset, representation) -> Task:
     """Convolutional classifier, scored by accuracy and, where asked for, weighted F1."""
     lookup("loss", config.training.loss, {"cross_entropy": cross_entropy})
@@ -184,36 +189,17 @@ def classifier(config, dataset, representation) -> Task:
         correct = is_correct(prediction, batch["label"])[:, None]
         if not further:
             return correct
-        return jnp.concatenate([correct, class_counts(prediction, batch["label"])], axis=-1)
+        said = jnp.argmax(prediction, axis=-1)
+        counts = class_counts(said, batch["label"], prediction.shape[-1])
+        return jnp.concatenate([correct, counts], axis=-1)
 
     def summarize(means):
-        scores = {name: CLASS_METRICS[name](means[..., 1:]) for name in further}
+        scores = {name: np.asarray(CLASS_METRICS[name](means[..., 1:])) for name in further}
         return {"accuracy": means[..., 0], **scores}
 
     metrics = ("accuracy", *further)
     return _make_task(build, representation, dataset.scale, loss_of, metrics, score, summarize)
 
-
-def class_counts(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """`[n, c], [n] -> [n, 3 * c]`: of every class whether it is predicted, true, and both."""
-    predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
-    true = jax.nn.one_hot(labels, logits.shape[-1])
-    return jnp.concatenate([predicted, true, predicted * true], axis=-1)
-
-
-def f1_weighted(counts: np.ndarray) -> np.ndarray:
-    """Means `[..., 3 * c]` of `class_counts` to F1, averaged by how many samples a class has.
-
-    As `relrep_jax.stitching.scores.f1_weighted`, of samples that were seen batch by batch.
-    """
-    predicted, true, both = np.split(np.asarray(counts), 3, axis=-1)
-    size = predicted + true
-    f1 = np.divide(2 * both, size, out=np.zeros_like(both), where=size > 0)
-    return (f1 * true).sum(axis=-1) / true.sum(axis=-1)
-
-
-CLASS_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"f1_weighted": f1_weighted}
-"""What a classifier may be scored by beside accuracy: of means of `class_counts`."""
 
 TASKS: dict[str, Callable[[ConfigDict, ImageDataset, Representation], Task]] = {
     "autoencoder": autoencoder,

@@ -10,6 +10,21 @@ def accuracy(predicted: jax.Array, labels: jax.Array, num_classes: int) -> jax.A
     return jnp.mean((predicted == labels).astype(jnp.float32))
 
 
+def class_counts(predicted: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """`[n], [n] -> [n, 3 * c]`: of every class whether it is predicted, true, and both."""
+    said = jax.nn.one_hot(predicted, num_classes)
+    true = jax.nn.one_hot(labels, num_classes)
+    return jnp.concatenate([said, true, said * true], axis=-1)
+
+
+def f1_of_counts(counts: jax.Array) -> jax.Array:
+    """Sums or means over samples `[..., 3 * c]` of `class_counts` to weighted F1 `[...]`."""
+    said, true, both = jnp.split(counts, 3, axis=-1)
+    size = said + true
+    f1 = jnp.where(size > 0, 2 * both / jnp.where(size > 0, size, 1.0), 0.0)
+    return jnp.sum(f1 * true, axis=-1) / jnp.sum(true, axis=-1)
+
+
 def f1_weighted(predicted: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
     """F1 of every class, averaged by how many samples the class has.
 
@@ -21,12 +36,7 @@ def f1_weighted(predicted: jax.Array, labels: jax.Array, num_classes: int) -> ja
         labels: `[n]` integers in `[0, num_classes)`.
         num_classes: how many classes there are.
     """
-    said = jax.nn.one_hot(predicted, num_classes)
-    true = jax.nn.one_hot(labels, num_classes)
-    both = jnp.sum(said * true, axis=0)
-    size = jnp.sum(said, axis=0) + jnp.sum(true, axis=0)
-    f1 = jnp.where(size > 0, 2 * both / jnp.where(size > 0, size, 1.0), 0.0)
-    return jnp.sum(f1 * jnp.sum(true, axis=0)) / labels.shape[0]
+    return f1_of_counts(jnp.sum(class_counts(predicted, labels, num_classes), axis=0))
 
 
 SCORES = {"accuracy": accuracy, "f1_weighted": f1_weighted}
