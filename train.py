@@ -43,7 +43,14 @@ def main(argv: list[str]) -> int:
 
         # Paths and names are printed as they are, whatever brackets they hold.
         console = Console(markup=False, emoji=False)
-        experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))
+        try:
+            experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))
+        except KeyboardInterrupt:
+            print(
+                f"train.py: stopped; what is done is in {workdir}. The same command goes on there.",
+                file=sys.stderr,
+            )
+            return 130  # What shells report for SIGINT.
     return 0
 
 

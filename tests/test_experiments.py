@@ -696,24 +696,33 @@ def test_the_program_exits_with_2_and_no_traceback(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_numbers(tmp_path):
+def test_a_killed_or_interrupted_run_ends_with_the_same_numbers(tmp_path):
     small = [a for a in SMALL if "epochs" not in a] + ["--config.training.epochs=8"]
     whole = run_train(*small, f"--workdir={tmp_path / 'whole'}")
     whole.communicate(timeout=600)
     assert whole.returncode == 0
     killed = 0
     workdir = tmp_path / "killed"
-    for epochs_before_the_kill in (1, 5, 11, 18):
+    for epochs_before_the_kill, how in (
+        (1, signal.SIGKILL),
+        (5, signal.SIGKILL),
+        (11, signal.SIGINT),
+        (18, signal.SIGKILL),
+    ):
         process = run_train(*small, f"--workdir={workdir}")
         metrics = workdir / "metrics.jsonl"
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
             if metrics.exists() and metrics.read_text().count("\n") >= epochs_before_the_kill:
-                os.kill(process.pid, signal.SIGKILL)
+                os.kill(process.pid, how)
                 killed += 1
                 break
             time.sleep(0.01)
-        process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
+        if how == signal.SIGINT:
+            assert process.returncode == 130
+            assert f"stopped; what is done is in {workdir}" in output
+            assert "Traceback" not in output
     last = run_train(*small, f"--workdir={workdir}")
     last.communicate(timeout=600)
     assert last.returncode == 0

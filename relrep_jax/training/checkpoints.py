@@ -19,7 +19,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path):
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        # orbax raises the errors that it logs: one traceback of them is enough.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             Path(directory).absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True),
