@@ -8,7 +8,7 @@ from jax import Array
 
 from relrep_jax._linalg import centre, dot, inverse_or_zero
 from relrep_jax.checks import lookup
-from relrep_jax.similarities import shrunk_covariance
+from relrep_jax.similarities.covariance import shrunk_covariance
 from relrep_jax.transforms.base import Params, Transform, accumulated, fitted, fitted_width
 
 KINDS = {"zca": None, "pca": None}
