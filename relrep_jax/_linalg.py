@@ -19,6 +19,16 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
+def mean_of(x: jax.Array) -> jax.Array:
+    """The mean of the rows `[n, d] -> [d]`, exact where a column is constant.
+
+    The mean of what the first estimate leaves is added to it: alone, that of a constant column is
+    wrong by the rounding of a long sum, which is large beside features of little variance.
+    """
+    rough = jnp.mean(x, axis=0)
+    return rough + jnp.mean(x - rough, axis=0)
+
+
 def centre(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`(x - mean, mean)`, exact where a column is constant and careful with large offsets.
 

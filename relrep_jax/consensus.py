@@ -140,7 +140,17 @@ def mutual_matches(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
         Indices into `y`, `[n]` int32, and a boolean `[n]`: True where that row's nearest row of
         `x` is the one that it was chosen for.
+
+    Raises:
+        ValueError: not matrices, empty, or of different widths.
     """
+    check_matrix("x", x)
+    check_matrix("y", y, rows="k")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            "x and y must lie in one space, but their widths differ: x "
+            f"{tuple(x.shape)} and y {tuple(y.shape)}."
+        )
     scores = dot(unit_rows(as_float(x)), unit_rows(as_float(y)).T)
     forth, back = jnp.argmax(scores, axis=1), jnp.argmax(scores, axis=0)
     return forth.astype(jnp.int32), back[forth] == jnp.arange(x.shape[0])

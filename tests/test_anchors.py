@@ -649,3 +649,35 @@ def test_a_candidate_that_stands_twice_is_refused():
         anchors.greedy(x, 3, candidates=[1, 2, 1, 4])
     with pytest.raises(ValueError, match="candidates must be distinct"):
         anchors.learn_mixtures(jax.random.key(0), x, 2, candidates=[1, 1, 2])
+
+
+@pytest.mark.parametrize("wrong", ["num_samples", "num_anchors"])
+def test_numbers_of_samples_are_not_the_samples(wrong):
+    arguments = {"num_samples": 10, "num_anchors": 3, wrong: jnp.ones((10, 2))}
+    with pytest.raises(
+        ValueError, match=rf"{wrong} must be a whole number, got an array \(10, 2\)"
+    ):
+        anchors.uniform(jax.random.key(0), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epsilon": 0.0}, "epsilon must be above 0"),
+        ({"epsilon": float("nan")}, "epsilon must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be at least 0"),
+        ({"sinkhorn_steps": 0}, "sinkhorn_steps must be at least 1"),
+    ],
+)
+def test_bootstrapping_refuses_what_would_invent_correspondences(options, said):
+    x = np.random.default_rng(0).standard_normal((20, 3))
+    with pytest.raises(ValueError, match=said):
+        anchors.bootstrap(jax.random.key(0), x, x, np.array([[0, 0], [1, 1]]), 4, **options)
+
+
+def test_weights_of_terms_are_not_negative():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((20, 3)), jnp.float32)
+    with pytest.raises(ValueError, match="coverage must be at least 0"):
+        anchors.learn_mixtures(jax.random.key(0), x, 4, coverage=-1.0)
+    with pytest.raises(ValueError, match="divergence must be at least 0"):
+        anchors.centroid_mixtures(x, x[:3], divergence=-5.0)

@@ -185,3 +185,8 @@ def test_pools_of_different_sizes():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.asarray(three_views(n=20)[0]))
+
+
+def test_matches_need_one_space():
+    with pytest.raises(ValueError, match=r"x \(5, 4\) and y \(6, 2\)"):
+        consensus.mutual_matches(jnp.ones((5, 4)), jnp.ones((6, 2)))

@@ -580,6 +580,28 @@ def test_the_best_model_on_held_out_images_is_stitched(task, tmp_path, capsys, o
     assert "180 training, 20 validation and" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("named", "files"),
+    [
+        ("ind.cora", ("ind.cora.x", "ind.cora.graph")),
+        ("ind.cora.x", ("ind.cora.x", "ind.cora.graph")),
+        ("latents.npz:key", ("latents.npz",)),
+        ("", ("a.npy",)),
+    ],
+)
+def test_other_data_is_noticed_however_it_is_named(named, files, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in files:
+        (folder / file).write_bytes(b"these")
+    config = image_stitching.default_config()
+    config.data.path = str(folder / named)
+    workdir = claim_workdir(tmp_path / "run", config)
+    (folder / files[-1]).write_bytes(b"those")
+    with pytest.raises(config_room.ConfigError, match="other data"):
+        claim_workdir(workdir, config)
+
+
 def test_options_of_an_optimizer_are_set_from_the_command_line():
     flags = ["train.py", "--config.optimizer.options.b1=0.5", "--config.seeds.count=2"]
     config, _ = parse_arguments(flags, ROOT / "configs" / "default.py")

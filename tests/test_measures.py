@@ -965,3 +965,39 @@ def test_options_that_are_no_numbers_of_use_are_refused():
         measures.linear_cka(np.array([["a", "b"]]), x)
     with pytest.raises(ValueError, match="must hold real numbers, got dtype key<"):
         measures.linear_cka(jax.random.split(jax.random.key(0), (4, 4)), x)
+
+
+def test_a_distance_is_known_however_it_is_wrapped():
+    x = normal(0, 40, 4)
+    tests = [
+        measures.permutation_test(measure, x, 2 * x, jax.random.key(0), count=19, **options)
+        for measure, options in [
+            ("procrustes_distance", {}),
+            (jax.jit(measures.procrustes_distance), {}),
+            (partial(jax.jit(measures.procrustes_distance)), {}),
+            (lambda a, b: measures.procrustes_distance(a, b), {"distance": True}),
+        ]
+    ]
+    for test in tests:
+        assert float(test.p_value) == pytest.approx(0.05)
+        assert float(test.calibrated) > 0.99
+    own = lambda a, b: measures.procrustes_distance(a, b)  # noqa: E731
+    for call in (
+        lambda: measures.permutation_test(own, x, 2 * x, jax.random.key(0), count=19),
+        lambda: measures.permutation_tests(own, [x, 2 * x], jax.random.key(0), count=19),
+    ):
+        with pytest.raises(ValueError, match="is it a distance"):
+            call()
+
+
+def test_spaces_that_no_pair_names_may_have_other_rows():
+    x, y, z = normal(0, 30, 4), normal(1, 20, 3), normal(2, 20, 5)
+    key = jax.random.key(0)
+    tests = measures.permutation_tests("linear_cka", [x, y, z], key, count=19, pairs=[(1, 2)])
+    alone = measures.permutation_test("linear_cka", y, z, key, count=19)
+    np.testing.assert_allclose(tests[1, 2].score, alone.score, rtol=1e-5)
+    np.testing.assert_allclose(tests[1, 2].p_value, alone.p_value)
+    with pytest.raises(ValueError, match="30 and 20 rows"):
+        measures.permutation_tests(
+            "linear_cka", [x, x, y, z], key, count=19, pairs=[(0, 1), (2, 3)]
+        )

@@ -335,3 +335,55 @@ def test_the_same_call_is_compiled_once(caplog):
         call(2.0)
     compiled = [r.message for r in caplog.records if "Compiling" in r.message]
     assert not compiled
+
+
+def test_heads_are_shared_on_the_same_problem_alone():
+    spaces, labels, split = problem(n=120)
+    options = {"seeds": 2, "parallel_samples": 20}
+    first = rr.stitch_latents(spaces, labels, split, "absolute", **options)
+    again = rr.stitch_latents(spaces, labels, split, "orthogonal", heads=first, **options)
+    alone = rr.stitch_latents(spaces, labels, split, "orthogonal", **options)
+    np.testing.assert_array_equal(again.accuracy, alone.accuracy)
+    for changes, said in [
+        ({"spaces": dict(reversed(spaces.items()))}, "encoders"),
+        ({"spaces": dict(list(spaces.items())[:2])}, "encoders"),
+        ({"labels": labels + 5}, "labels"),
+        ({"seeds": 3}, "seeds"),
+        ({"split": np.where(np.arange(120) < 70, 0, 2)}, "training rows"),
+        ({"head": "mlp"}, "head"),
+    ]:
+        arguments = {"spaces": spaces, "labels": labels, "split": split, **options, **changes}
+        with pytest.raises(ValueError, match=f"other .*{said}"):
+            rr.stitch_latents(representation="orthogonal", heads=first, **arguments)
+    with pytest.raises(ValueError, match="keep latents as they are"):
+        rr.stitch_latents(spaces, labels, split, "cosine", heads=first, **options)
+    with pytest.raises(ValueError, match="must be a LatentStitching"):
+        rr.stitch_latents(spaces, labels, split, "absolute", heads=first.heads, **options)
+
+
+def test_few_training_rows_suffice_where_none_are_parallel():
+    spaces, labels, split = problem(n=90)
+    assert rr.stitch_latents(spaces, labels, split, "absolute", seeds=1).parallel_samples == 0
+
+
+def test_a_head_that_diverged_is_not_a_pair_that_cannot_be_stitched():
+    spaces, labels, split = problem(n=120)  # the third is wider than the others
+
+    def fit(key, x, labels, num_classes):
+        # The head of one encoder alone gives NaN.
+        return jnp.where(jnp.abs(x[0, 0] - spaces["encoder0"][0, 0]) < 1e-6, jnp.nan, 1.0)
+
+    def apply(params, x):
+        return params * x[..., :3]
+
+    head = heads.Head(fit, apply, is_random=False)
+    result = rr.stitch_latents(spaces, labels, split, "absolute", head, seeds=1)
+    np.testing.assert_array_equal(result.crosses, [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    assert result.stitched().shape == (1, 2)
+    np.testing.assert_array_equal(np.isnan(result.stitched()), [[False, True]])
+
+
+def test_predictions_of_nan_are_neither_right_nor_wrong():
+    logits = jnp.array([[jnp.nan, 1.0], [0.0, 1.0], [jnp.nan, jnp.nan], [-jnp.inf, 0.0]])
+    right = rr.stitching.is_correct(logits, jnp.array([0, 1, 0, 0]))
+    np.testing.assert_array_equal(right, [np.nan, 1, np.nan, 0])

@@ -201,3 +201,11 @@ def test_a_run_learns_and_leaves_its_files(table, tmp_path):
     with (tmp_path / "tables" / "stitching.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2 * 2 * 2
     assert "40 training and 20 test texts of 2 classes" in (tmp_path / "report.md").read_text()
+
+
+def test_latents_have_the_dtype_of_the_parameters_in_64_bit_mode():
+    with jax.enable_x64(True):
+        model = build()
+        variables = model.init(jax.random.key(0))
+        latents, _ = model.apply(variables, "encode", jnp.ones((2, 5), jnp.int32))
+        assert latents.dtype == jnp.float32

@@ -1,5 +1,6 @@
 """Training: losses, optimisers, the compiled loop, seeds, checkpoints."""
 
+import logging
 from functools import partial
 
 import chex
@@ -12,6 +13,7 @@ from flax import nnx
 
 from relrep_jax.models.functional import functional
 from relrep_jax.training import losses, selection
+from relrep_jax.training.checkpoints import Checkpoints
 from relrep_jax.training.loop import init_state, train_steps
 from relrep_jax.training.optimizers import make_optimizer, make_schedule
 from relrep_jax.training.seeds import over_seeds, plan_seeds
@@ -382,3 +384,22 @@ def test_any_optax_transformation_will_do():
         seeds=[0], plan=plan, epochs=1, batch_size=10,
     )  # fmt: skip
     assert state.step.tolist() == [5]
+
+
+def test_steps_do_not_cross_an_epoch():
+    state = init_state(MODEL, OPTIMIZER, 0)
+    for options, said in [
+        ({"batch_size": 8, "num_steps": NUM_SAMPLES // 8 + 1}, "its order would be repeated"),
+        ({"batch_size": NUM_SAMPLES + 1, "num_steps": 1}, "needs more than"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            train_steps(loss, OPTIMIZER, state, data(), lambda _: None, **options)
+
+
+def test_checkpoints_leave_the_callers_logs_alone(tmp_path):
+    logger = logging.getLogger("absl")
+    before = logger.level
+    with Checkpoints(tmp_path) as saved:
+        saved.save(1, {"x": jnp.ones(2)})
+    assert logger.level == before
+    assert saved.latest() == 1

@@ -1,5 +1,7 @@
 """Transforms: what they do, that they invert, and that they pass through jit and vmap."""
 
+import pickle
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler, normalize
 
 from relrep_jax import transforms
+from relrep_jax.similarities import covariance_statistics
 
 
 def latents(n=40, d=6, offset=3.0, seed=0):
@@ -253,3 +256,53 @@ def test_latents_of_another_width_than_the_fitted_ones_are_refused(name, width):
         fitted(np.ones((2, width)))
     with pytest.raises(ValueError, match="width 4"):
         fitted.invert(np.ones((2, width)))
+
+
+ALL = [
+    *sorted(transforms.TRANSFORMS),
+    transforms.chain("centering", "l2_normalization"),
+    transforms.zero_padding(9),
+    transforms.whitening_by("pca", 0.1),
+    transforms.chain(transforms.whitening_by(), transforms.zero_padding(8)),
+]
+
+
+@pytest.mark.parametrize("transform", ALL, ids=lambda one: one if isinstance(one, str) else "made")
+def test_fitted_transforms_are_pickled_and_stay_of_one_structure(transform):
+    x = latents()
+    fitted = transforms.fit(transform, x)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert jax.tree.structure(again) == jax.tree.structure(fitted)
+    np.testing.assert_array_equal(again(x), fitted(x))
+
+
+def test_equal_transforms_are_one_structure_and_one_trace():
+    traced = []
+
+    @jax.jit
+    def apply(fitted, x):
+        traced.append(1)
+        return fitted(x)
+
+    makers = (
+        lambda: transforms.chain("standard_scaling", "l2_normalization"),
+        lambda: transforms.whitening_by("zca", 0.2),
+        lambda: transforms.zero_padding(7),
+    )
+    for number, make in enumerate(makers):
+        many = [transforms.fit(make(), latents(seed=seed)) for seed in range(3)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
+        for seed, fitted in enumerate(many):
+            one = jax.vmap(lambda f, x: f(x), in_axes=(0, None))(stacked, latents())[seed]
+            np.testing.assert_allclose(apply(fitted, latents()), one, rtol=1e-5, atol=1e-6)
+        assert len(traced) == number + 1
+
+
+def test_constant_features_vanish_beside_small_ones():
+    rng = np.random.default_rng(0)
+    x = np.full((1000, 4), 1234.567, np.float32)
+    x[:, :3] = 1e-3 * rng.standard_normal((1000, 3))
+    for name in ("centering", "standard_scaling"):
+        np.testing.assert_array_equal(transforms.fit(name, x)(x)[:, 3], 0)
+    _, precision = covariance_statistics(x, 0.0)
+    assert float(precision[3, 3]) < 1e-3 * float(precision[0, 0])

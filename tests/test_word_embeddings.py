@@ -183,3 +183,7 @@ def test_the_config_of_the_paper():
     config = runpy.run_path(str(path))["get_config"]()
     word_embeddings.prepare(config)
     assert (config.anchors.count, config.seeds.count, config.neighbours) == (300, 10, 10)
+
+
+def test_the_default_can_run():
+    word_embeddings.prepare(word_embeddings.default_config())

@@ -13,6 +13,4 @@ from relrep_jax.experiments.word_embeddings import default_config
 
 
 def get_config():
-    config = default_config()
-    config.anchors.choices = ("uniform", "farthest_point", "kmeans", "top_1000")
-    return config
+    return default_config()

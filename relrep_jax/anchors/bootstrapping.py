@@ -12,7 +12,7 @@ from relrep_jax._linalg import as_float, dot, unit_rows
 from relrep_jax.anchors._checks import check_indices
 from relrep_jax.anchors.clustering import _next_to
 from relrep_jax.anchors.mixing import _minimise
-from relrep_jax.checks import check_matrix
+from relrep_jax.checks import check_matrix, check_number
 
 
 class BootstrapResult(NamedTuple):
@@ -23,7 +23,8 @@ class BootstrapResult(NamedTuple):
             The second are the samples next to the learned anchors, all different.
         anchors: `[m, d2]`, the anchors of the second space as they were learned, of length 1; use
             `x[pairs[:, 0]]` as those of the first.
-        costs: `[2]`, the transport cost between the relative spaces before and after learning.
+        costs: `[2]`, the entropic transport cost (regularisation included) between the relative
+            spaces before and after learning.
     """
 
     pairs: Array
@@ -72,7 +73,8 @@ def bootstrap(
     Raises:
         ImportError: OTT-JAX is not installed.
         ValueError: not matrices; `seeds` is not `[k, 2]`, holds rows that do not exist or one
-            twice; `num_anchors` is below the number of seeds or above that of samples.
+            twice; `num_anchors` is below the number of seeds or above that of samples; `epsilon`,
+            `steps`, `sinkhorn_steps` or `learning_rate` are out of range.
 
     Reference: Cannistraci et al. 2023 (arXiv 2303.00721).
     """
@@ -84,6 +86,10 @@ def bootstrap(
         raise ValueError(f"num_samples must be at least 2, got {num_samples}.")
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}.")
+    if sinkhorn_steps < 1:
+        raise ValueError(f"sinkhorn_steps must be at least 1, got {sinkhorn_steps}.")
+    check_number("epsilon", epsilon, "be above 0", lambda value: value > 0)
+    check_number("learning_rate", learning_rate, "be at least 0", lambda value: value >= 0)
     _import_ott()
     return _bootstrap(
         key,

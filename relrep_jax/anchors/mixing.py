@@ -20,6 +20,18 @@ from relrep_jax.similarities import pairwise
 LEAK = 0.05
 
 
+def _check_terms(coverage, diversity, clustering, entropy) -> tuple:
+    terms = {
+        "coverage": coverage,
+        "diversity": diversity,
+        "clustering": clustering,
+        "entropy": entropy,
+    }
+    for name, value in terms.items():
+        check_number(name, value, "be at least 0", lambda value: value >= 0)
+    return tuple(terms.values())
+
+
 def mixture_loss(
     weights: ArrayLike,
     x: ArrayLike,
@@ -50,12 +62,13 @@ def mixture_loss(
         The loss, a scalar.
 
     Raises:
-        ValueError: not matrices, or `weights` not `[m, n]` for `x [n, d]`.
+        ValueError: not matrices, or `weights` not `[m, n]` for `x [n, d]`; negative weights of
+            terms.
 
     Reference: Svendsen et al. 2026 (arXiv 2605.30596), whose terms these are in other units.
     """
     _check_weights(weights, x)
-    terms = coverage, diversity, clustering, entropy
+    terms = _check_terms(coverage, diversity, clustering, entropy)
     return _loss(as_float(weights), _rescaled(as_float(x)), terms)
 
 
@@ -118,8 +131,8 @@ def learn_mixtures(
 
     Raises:
         ValueError: not a matrix; `num_anchors` is below 1 or above the number of candidates;
-            `candidates` is not a vector of indices; `temperature` is not above 0 or `steps`
-            negative.
+            `candidates` is not a vector of indices; `temperature` is not above 0; `steps` or the
+            weights of terms are negative.
 
     Reference: Svendsen et al. 2026 (arXiv 2605.30596).
 
@@ -137,7 +150,7 @@ def learn_mixtures(
     check_number("temperature", temperature, "be above 0", lambda value: value > 0)
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}.")
-    terms = coverage, diversity, clustering, entropy
+    terms = _check_terms(coverage, diversity, clustering, entropy)
     weights = _learn(key, x[candidates], num_anchors, temperature, steps, learning_rate, terms)
     return jnp.zeros((num_anchors, x.shape[0]), weights.dtype).at[:, candidates].set(weights)
 
@@ -198,7 +211,7 @@ def centroid_mixtures(
         Weights `[m, n]`, at least 0, whose rows sum to 1, with `num_closest` entries above 0 each.
 
     Raises:
-        ValueError: not matrices of one width, or `num_closest` is below 1.
+        ValueError: not matrices of one width, `num_closest` is below 1 or `divergence` below 0.
 
     Reference: Svendsen et al. 2026 (arXiv 2605.30596), the variant by k-means.
 
@@ -220,6 +233,7 @@ def centroid_mixtures(
         )
     if num_closest < 1:
         raise ValueError(f"num_closest must be at least 1, got {num_closest}.")
+    check_number("divergence", divergence, "be at least 0", lambda value: value >= 0)
     num_closest = min(num_closest, x.shape[0])
     return _around(x, centroids, num_closest, divergence, steps, learning_rate)
 

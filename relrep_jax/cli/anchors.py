@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
 def _write(path, chosen) -> None:
     import numpy as np
 
-    from relrep_jax.report.files import atomic_open
+    from relrep_jax._files import atomic_open
 
     with atomic_open(path) as file:
         if path.suffix.lower() == ".npy":

@@ -246,7 +246,7 @@ def _write(files: dict[Path, Any]) -> None:
 
     import numpy as np
 
-    from relrep_jax.report.files import atomic_open, atomic_write_text
+    from relrep_jax._files import atomic_open, atomic_write_text
 
     for path, content in files.items():
         if path.suffix == ".npy":

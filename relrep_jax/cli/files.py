@@ -105,7 +105,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Blocks]) -> None:
             of one shape stacked: `[s, n, m]`.
         arrays: by key, which `.npy` does without.
     """
-    from relrep_jax.report.files import atomic_open
+    from relrep_jax._files import atomic_open
 
     writers = {".npy": _write_npy, ".npz": _write_npz, ".safetensors": _write_safetensors}
     with atomic_open(path) as file:

@@ -25,7 +25,8 @@ examples:
 
 One similarity gives [n, m]; several give [s, n, m] in .npy, and one array each in .npz and
 .safetensors. Rows go through in blocks: latents that are mapped from the disk (.npy,
-.safetensors) may be larger than the memory.
+.safetensors) may be larger than the memory, but for mahalanobis and whitened_inner, whose
+statistics need all of them at once.
 """
 
 _BLOCK_ENTRIES = 2**24
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             similarities.whitened_inner, mean=mean, precision=precision
         ),
     }
-    plain = {**similarities.SIMILARITIES, "change_of_basis": similarities.change_of_basis}
+    plain = similarities.SIMILARITIES
     names = choices("similarity", args.similarity, {**plain, **fitted})
     absolute = _transform(args.absolute_transform)
     relative = _transform(args.relative_transform)

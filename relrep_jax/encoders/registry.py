@@ -51,9 +51,9 @@ MODELS: dict[str, Model] = {
         "Japanese, in words that a segmenter (Juman++) has put spaces between",
     ),
 }
-"""The twelve of Cannistraci et al. 2024 (CLIP counts twice, once for texts and once for images;
-`vit_base_patch16_384` is in another reading of their list), and those of Moschella et al. 2023:
-four of English text and four of one language each."""
+"""Those of Cannistraci et al. 2024 as far as they could be learned, twelve (CLIP counts twice, once
+for texts and once for images; `vit_base_patch16_384` is in another reading of their list), and
+those of Moschella et al. 2023: four of English text and four of one language each."""
 _BY_CHECKPOINT = {model.checkpoint: model for model in MODELS.values()}
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from relrep_jax import __version__
+from relrep_jax._files import atomic_open, atomic_write_text
 from relrep_jax.data.latents import BESIDE, LatentSpace, load_latents
 from relrep_jax.encoders.base import Encoder, EncoderError, batches
-from relrep_jax.report.files import atomic_open, atomic_write_text
 
 _RECORD = "record.json"
 DTYPES = ("float32", "float16")

@@ -172,7 +172,7 @@ def _best_rows(outcomes: list[stitching.Outcome], column: int) -> frozenset[tupl
         else -1.0
         for outcome in outcomes
     ]
-    return frozenset({(int(np.argmax(means)), column)})
+    return frozenset({(latents.best_of(means), column)})
 
 
 def pair_sheet(outcomes: list[stitching.Outcome]) -> report.Sheet:

@@ -141,11 +141,11 @@ def stitch(
     seeds: int | Sequence[int],
     head: str | Head,
     representation: Representation | None = None,
-    trained: Any = None,
+    heads: LatentStitching | None = None,
 ) -> Outcome:
     """One method at one budget; the arguments are those of `stitch_latents`.
 
-    The method names its representation, where none is given; `trained` are its `heads`.
+    The method names its representation, where none is given.
     """
     return Outcome(
         method,
@@ -157,7 +157,7 @@ def stitch(
             head,
             seeds,
             parallel_samples=parallel_samples,
-            heads=trained,
+            heads=heads,
         ),
     )
 

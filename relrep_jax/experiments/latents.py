@@ -283,10 +283,21 @@ def mean_and_std(values: np.ndarray) -> tuple[float, float]:
 
 
 def seed_summary(scores: np.ndarray) -> tuple[float, float]:
-    """Mean of scores `[seeds, pairs]`, and the standard deviation over seeds of the mean."""
+    """Mean of scores `[seeds, pairs]`, and the standard deviation over seeds of the mean.
+
+    Pairs that have no score for any seed cannot be stitched, and are left out. One that has none
+    for some seeds has a head that diverged: then both are NaN, so that it shows.
+    """
     if not scores.size or np.isnan(scores).all():
         return float("nan"), float("nan")
-    return mean_and_std(np.nanmean(scores, axis=1))
+    means = scores[:, ~np.isnan(scores).all(axis=0)].mean(axis=1)
+    return (float("nan"),) * 2 if np.isnan(means).any() else mean_and_std(means)
+
+
+def best_of(means: Sequence[float]) -> int:
+    """Where the highest mean is; NaN is never the highest, unless there is nothing else."""
+    means = np.asarray(means, np.float64)
+    return int(np.argmax(np.where(np.isnan(means), -np.inf, means)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,11 +387,11 @@ def stitch_methods(
             outcomes.append(
                 latent_stitching.stitch(
                     method, problem.spaces, problem.labels, problem.split, budget,
-                    seeds=seeds, head=head, trained=trained if keeps_latents else None,
+                    seeds=seeds, head=head, heads=trained if keeps_latents else None,
                 )
             )  # fmt: skip
             if keeps_latents:
-                trained = outcomes[-1].result.heads
+                trained = outcomes[-1].result
             advance(what=method)
     return outcomes
 

@@ -128,7 +128,7 @@ def count_sheet(
     for i, count in enumerate(counts):
         cells = [latents.seed_summary(found[method][count]) for method in methods]
         rows.append([str(count), *(report.percent(*cell) for cell in cells)])
-        bold.add((i, 1 + int(np.argmax([mean for mean, _ in cells]))))
+        bold.add((i, 1 + latents.best_of([mean for mean, _ in cells])))
     what = "encoders with their own heads" if kind == "non_stitched" else "ordered pairs"
     return report.Sheet(
         f"Accuracy by number of parallel samples, {kind.replace('_', '-')}",

@@ -302,7 +302,7 @@ def result_sheet(results: Sequence[Result], baselines: Sequence[stitching.Outcom
             report.percent(latents.mean_and_std(stitched.mean(axis=0))[1] if stitched.size else 0),
             str(stitched.shape[1]),
         ])  # fmt: skip
-    best = int(np.argmax([result.pairs.mean() for result in results]))
+    best = latents.best_of([result.pairs.mean() for result in results])
     below = (
         " Below: baselines with as many parallel samples as the most anchors (absolute: pairs of "
         "one width only)."

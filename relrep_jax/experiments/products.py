@@ -55,7 +55,8 @@ def rivals_of_product(singles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         Scores `[pairs]` of the one that is the best on average, of the worst, and of each pair's
         best, by what a table calls them.
     """
-    order = sorted(singles, key=lambda name: -singles[name].mean())
+    # A distance whose heads diverged is the worst.
+    order = sorted(singles, key=lambda name: -np.nan_to_num(singles[name].mean(), nan=-np.inf))
     best, worst = order[0], order[-1]
     return {
         f"best single ({label([best])})": singles[best],

@@ -185,7 +185,7 @@ def variant_sheet(outcomes: Sequence[stitching.Outcome]) -> report.Sheet:
         f"Accuracy in percent, mean ± standard deviation over {len(outcomes[0].result.seeds)} "
         "seeds of the mean over encoders or ordered pairs; the difference to the first row in "
         "percentage points, tested over pairs.",
-        frozenset({(int(np.argmax(means)), 2)}),
+        frozenset({(latents.best_of(means), 2)}),
     )
 
 

@@ -163,7 +163,7 @@ def pair_sheet(
     for p, pair in enumerate(pairs):
         cells = [latents.mean_and_std(scores[:, c, p]) for c in range(len(classes))]
         rows.append([*pair, *(f"{mean:.3f} ± {std:.3f}" for mean, std in cells)])
-        bold.add((p, 2 + int(np.argmax([mean for mean, _ in cells]))))
+        bold.add((p, 2 + latents.best_of([mean for mean, _ in cells])))
     return report.Sheet(
         "Linear CKA of relative spaces",
         ("First", "Second", *classes),
@@ -178,7 +178,7 @@ def pair_sheet(
 def winner_sheet(classes: Sequence[str], scores: np.ndarray) -> report.Sheet:
     """How often each class is the best, and how it compares with the best on average."""
     means = scores.mean(axis=0)
-    best = int(np.argmax(means.mean(axis=1)))
+    best = latents.best_of(means.mean(axis=1))
     wins = np.bincount(np.argmax(means, axis=0), minlength=len(classes))
     rows = []
     for c, name in enumerate(classes):

@@ -69,8 +69,9 @@ def default_config() -> ConfigDict:
 
     config.anchors = ConfigDict()
     config.anchors.count = 300
-    # uniform | farthest_point | kmeans | top_N: uniform among the N most frequent words.
-    config.anchors.choices = ("uniform", "farthest_point", "kmeans", "top_1000", "top_5000")
+    # uniform | farthest_point | kmeans | top_N: uniform among the N most frequent words, such as
+    # top_5000 and top_10000 of the paper where there are as many.
+    config.anchors.choices = ("uniform", "farthest_point", "kmeans", "top_1000")
     # A transform of both spaces fitted on the anchors, such as centering; empty: none.
     config.anchors.absolute_transform = ""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -10,8 +11,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from relrep_jax._files import atomic_write_text
+from relrep_jax.data.planetoid import find_planetoid
 from relrep_jax.experiments.config import ConfigError, differences, flatten, to_json
-from relrep_jax.report.files import atomic_write_text
 
 
 def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
@@ -101,6 +103,19 @@ DATA_FILE = "data.json"
 """The fingerprints of a run's data, beside its `config.json`."""
 
 
+def _files_of(path: Path) -> list[Path]:
+    """The files that a path stands for: those of a folder, `folder/ind.NAME`, `file.npz:key`."""
+    if path.is_dir():
+        return sorted(file for file in path.glob("*") if file.is_file())
+    planetoid = find_planetoid(path)
+    if planetoid is not None:
+        return sorted(planetoid.parent.glob(glob.escape(planetoid.name) + ".*"))
+    if path.is_file():
+        return [path]
+    file = Path(str(path).rpartition(":")[0])
+    return [file] if file.is_file() else []
+
+
 def _fingerprints(config: ConfigDict) -> dict[str, str]:
     """SHA-256 of the files that fields of `config.data` name; a folder's are taken together."""
     found = {}
@@ -108,9 +123,8 @@ def _fingerprints(config: ConfigDict) -> dict[str, str]:
         is_path = name.startswith("data.") and name not in ("data.name", "data.data_dir")
         if not (is_path and isinstance(value, str) and value):
             continue
-        path = Path(value).expanduser()
-        files = sorted(p for p in path.glob("*") if p.is_file()) if path.is_dir() else [path]
-        if not all(file.is_file() for file in files):
+        files = _files_of(Path(value).expanduser())
+        if not files:
             continue
         total = hashlib.sha256()
         for file in files:

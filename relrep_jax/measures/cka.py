@@ -445,7 +445,7 @@ def _update_linear(state: CKAState, x: jax.Array, y: jax.Array) -> CKAState:
     x, y = as_floats(x, y)
     count = state.count + x.shape[0]
     weight = state.count * x.shape[0] / count
-    # About the old mean the batch is small even where both lie far from zero.
+    # About its own mean the batch is small even where both lie far from zero.
     (x, x_mean), (y, y_mean) = centre(x), centre(y)
     dx, dy = x_mean - state.x_mean, y_mean - state.y_mean
 

@@ -1,5 +1,6 @@
 """Is a score more than chance? Row permutations as the null."""
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +74,8 @@ def permutation_test(
         key: a `jax.random.key`.
         count: how many permutations.
         alpha: level of the threshold, in (0, 1).
-        distance: whether a lower score means more alike; by default as the measure is known.
+        distance: whether a lower score means more alike; by default as the measure is known, and
+            false for functions that are not of this package.
         best: the score of identical spaces; by default 1, or 0 for distances.
         batch_size: how many permutations are scored at once; by default one after another,
             which takes the least memory.
@@ -82,7 +84,8 @@ def permutation_test(
         A `PermutationResult`; NaN where a space has rows that are not finite.
 
     Raises:
-        ValueError: the row counts differ, the name is unknown, or an option is out of range.
+        ValueError: the row counts differ, the name is unknown, an option is out of range, or a
+            function of the caller's, for which `distance` was not given, scores x against x as 0.
 
     Reference:
         Gröger, Wen and Brbić, arXiv 2602.14486.
@@ -97,6 +100,7 @@ def permutation_test(
     check_pair(x, y)
     function = resolve("measure", measure, MEASURES)
     x, y = jnp.asarray(x), jnp.asarray(y)
+    _check_direction(function, x, distance)
     keys = jax.random.split(key, count)
     finite = all_finite(x, y)
 
@@ -184,8 +188,10 @@ def permutation_tests(
     {(0, 1): False, (0, 2): True, (1, 2): False}
     """
     _check_options(count, alpha)
-    scores = pair_scores(measure, spaces, key, count, pairs=pairs, devices=devices, visit=visit)
     function = resolve("measure", measure, MEASURES)
+    for space in spaces[:1]:
+        _check_direction(function, space, distance)
+    scores = pair_scores(measure, spaces, key, count, pairs=pairs, devices=devices, visit=visit)
     return {
         pair: judged(function, found[0], found[1:], alpha, distance, best)
         for pair, found in scores.items()
@@ -217,7 +223,13 @@ def pair_scores(
         jax.eval_shape(function, spaces[i], spaces[j])  # its own checks
     mesh = Mesh(np.array(jax.local_devices() if devices is None else devices), ("order",))
     shared = NamedSharding(mesh, PartitionSpec())
-    n = spaces[0].shape[0]
+    n = spaces[pairs[0][0]].shape[0] if pairs else 0
+    for i, _ in pairs:
+        if spaces[i].shape[0] != n:
+            raise ValueError(
+                f"The same permutations are for all pairs, but spaces {pairs[0][0]} and {i} have "
+                f"{n} and {spaces[i].shape[0]} rows."
+            )
     known = form_of(function, n, tuple(space.shape[1] for space in spaces))
     form = general(function) if known is None else known
     dtype = jnp.result_type(jnp.float32, *(space.dtype for space in spaces))
@@ -286,6 +298,28 @@ def _either(choice: jax.Array, one: Callable[[], Any], other: Callable[[], Any])
     return one() if choice else other()
 
 
+def _check_direction(function: Callable, x: jax.Array, distance: bool | None) -> None:
+    """Raise if what seems to be a distance would be tested as a similarity."""
+    known = any(_unwrapped(function) is _unwrapped(measure) for measure in MEASURES.values())
+    if distance is not None or known or isinstance(x, jax.core.Tracer):
+        return
+    itself = jnp.asarray(function(x, x))
+    if itself.ndim == 0 and abs(float(itself)) < 0.01:
+        raise ValueError(
+            f"The measure gives {float(itself):.2g} for a space and itself: is it a distance? Say "
+            "distance=True, or distance=False if a higher score means more alike."
+        )
+
+
+def _unwrapped(function: Callable) -> Callable:
+    """What was decorated, jitted or given arguments to make the function."""
+    while True:
+        inner = function.func if isinstance(function, partial) else inspect.unwrap(function)
+        if inner is function:
+            return function
+        function = inner
+
+
 def judged(
     function: Callable,
     score: Any,
@@ -296,8 +330,7 @@ def judged(
 ) -> PermutationResult:
     """What a score and its null `[count]` say; arguments as for `permutation_test`."""
     if distance is None:
-        plain = function.func if isinstance(function, partial) else function
-        distance = any(plain is MEASURES[name] for name in DISTANCES)
+        distance = any(_unwrapped(function) is _unwrapped(MEASURES[name]) for name in DISTANCES)
     if best is None:
         best = 0.0 if distance else 1.0
     sign = -1.0 if distance else 1.0

@@ -92,7 +92,8 @@ class TextClassifier(nnx.Module):
         keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
         for block, block_key in zip(self.blocks, keys, strict=True):
             x = block(x, is_real[:, None, None, :], block_key)
-        weights = is_real / jnp.maximum(jnp.sum(is_real, axis=1, keepdims=True), 1)
+        weights = is_real.astype(x.dtype)
+        weights = weights / jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1)
         return jnp.einsum("nl,nlw->nw", weights, self.norm(x))
 
     def decode(self, space: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ Nothing here trains or stitches: arrays of scores, images and latents come in; t
 and a report go out. Files are written in one step, and the same input gives the same bytes.
 """
 
+from relrep_jax._files import atomic_open, atomic_write_bytes, atomic_write_text
 from relrep_jax.report.figures import (
     change_map,
     intervals,
@@ -15,7 +16,6 @@ from relrep_jax.report.figures import (
     save,
     scatter,
 )
-from relrep_jax.report.files import atomic_open, atomic_write_bytes, atomic_write_text
 from relrep_jax.report.markdown import environment, markdown_image, write_report
 from relrep_jax.report.paired_grids import (
     PAIRED_GRID_COLUMNS,

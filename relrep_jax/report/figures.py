@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from relrep_jax.report.files import atomic_open
+from relrep_jax._files import atomic_open
 from relrep_jax.report.tables import Grid, get_metric
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from relrep_jax.report.files import atomic_write_text
+from relrep_jax._files import atomic_write_text
 
 __all__ = ["find_reports", "gather"]
 

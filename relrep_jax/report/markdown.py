@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import quote
 
-from relrep_jax.report.files import atomic_write_text
+from relrep_jax._files import atomic_write_text
 from relrep_jax.report.tables import Summary, describe, describe_excluded, markdown_table
 
 __all__ = ["environment", "markdown_image", "write_report"]

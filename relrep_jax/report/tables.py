@@ -16,7 +16,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from relrep_jax.report.files import atomic_write_text
+from relrep_jax._files import atomic_write_text
 
 __all__ = [
     "METRICS",

@@ -49,6 +49,7 @@ SIMILARITIES: dict[str, Similarity] = {
     "manhattan": manhattan,
     "chebyshev": chebyshev,
     "angular": angular,
+    "change_of_basis": change_of_basis,
 }
 """The similarities that need nothing but samples and anchors, by name."""
 

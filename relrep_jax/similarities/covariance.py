@@ -6,6 +6,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax import checks
+from relrep_jax._linalg import mean_of
 from relrep_jax.similarities import pairwise
 from relrep_jax.similarities.vectors import accumulate, matmul, prepare
 
@@ -114,7 +115,7 @@ def covariance_statistics(
     checks.check_matrix("latents", latents)
     x = accumulate(jnp.asarray(latents))
     d = x.shape[1]
-    mean = jnp.mean(x, axis=0)
+    mean = mean_of(x)
     covariance, scale = shrunk_covariance(x - mean, shrinkage)
     cutoff = d * float(jnp.finfo(x.dtype).eps)
     precision = jnp.linalg.pinv(covariance, rtol=cutoff, hermitian=True)

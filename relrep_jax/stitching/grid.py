@@ -71,5 +71,9 @@ def squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether each sample's largest logit is its label's: `[n, c], [n] -> [n]` of 0 and 1."""
-    return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
+    """Whether each sample's largest logit is its label's: `[n, c], [n] -> [n]` of 0 and 1.
+
+    NaN for a sample with a NaN among its logits, whose largest would be taken for the first class.
+    """
+    is_right = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
+    return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, is_right)

@@ -1,7 +1,7 @@
 """Stitching the latents of any encoders: every encoder with the head of every other."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +35,9 @@ class LatentStitching:
             representation that uses none.
         heads: one pytree of head parameters for each decoder, with a leading axis of runs.
         classes: the labels that the logits of the heads stand for, `[c]`.
+        crosses: which encoders each head can read, `[encoders, decoders]`; all if left out.
+        trained_on: what the heads were trained with, by name: two results whose entries are equal
+            have the same heads.
     """
 
     names: tuple[str, ...]
@@ -45,11 +48,14 @@ class LatentStitching:
     parallel_samples: int
     heads: tuple[Any, ...]
     classes: np.ndarray
+    crosses: np.ndarray | None = None
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
     def stitched(self, metric: str = "accuracy") -> np.ndarray:
-        """Scores of the pairs of different encoders that can be stitched, `[runs, pairs]`."""
-        scores = getattr(self, metric)[:, ~np.eye(len(self.names), dtype=bool)]
-        return scores[:, ~np.isnan(scores).all(axis=0)]
+        """Scores of the pairs of different encoders that can be stitched, `[runs, pairs]`; NaN
+        where what the head gives is not finite."""
+        pairs = ~np.eye(len(self.names), dtype=bool)
+        return getattr(self, metric)[:, pairs if self.crosses is None else pairs & self.crosses]
 
     def non_stitched(self, metric: str = "accuracy") -> np.ndarray:
         """Scores of encoders with their own heads, `[runs, encoders]`."""
@@ -176,7 +182,7 @@ def stitch_latents(
     anchor_sets: Any = None,
     *,
     parallel_samples: int | None = 256,
-    heads: tuple[Any, ...] | None = None,
+    heads: LatentStitching | None = None,
 ) -> LatentStitching:
     """Train a head on every encoder's latents; score every encoder with every head.
 
@@ -198,15 +204,16 @@ def stitch_latents(
             the row of every encoder, for correspondences that are no equal rows. Every seed is
             run with every set. By default each seed draws its own.
         parallel_samples: how many training rows each seed draws; None for all of them.
-        heads: those of a `LatentStitching` with the same head, seeds and training rows, which are
-            then not trained again. Representations that keep latents as they are share them.
+        heads: an earlier result, whose heads are then not trained again. Representations that keep
+            latents as they are share them, with the same encoders, labels, head and seeds.
 
     Returns:
         A `LatentStitching`.
 
     Raises:
         ValueError: what `check_problem` raises; unknown names; anchor sets that are no row
-            numbers; more parallel samples than training rows.
+            numbers; more parallel samples than training rows; `heads` that were trained on
+            something else.
 
     Reference: Moschella et al. 2023 (arXiv 2209.15430), section 5.
 
@@ -230,6 +237,8 @@ def stitch_latents(
     if not seeds:
         raise ValueError("At least one seed is needed, got none.")
     if anchor_sets is None:
+        if not representation.uses_parallel_samples:
+            parallel_samples = None
         sets = draw_anchor_sets(seeds, train, parallel_samples)
         run_seeds = np.array(seeds)
     else:
@@ -252,11 +261,22 @@ def stitch_latents(
     # Half precision is for storing: 16 bits do not suffice to solve anything.
     latents = tuple(jnp.asarray(space, jnp.float32) for space in named.values())
 
+    trained_on = {
+        "encoders": tuple((name, space.shape) for name, space in named.items()),
+        "labels": labels[train].tobytes(),
+        "training rows": train.tobytes(),
+        "head": head,
+        "seeds": tuple(run_seeds.tolist()),
+        "latents as they are": representation.keeps_latents,
+    }
+    if heads is not None:
+        _check_heads(heads, trained_on)
+
     plan = plan_seeds(len(different))
     tree = {
         "seed": jnp.asarray(run_seeds[different], jnp.uint32),
         "rows": jnp.asarray(sets[different], jnp.int32),
-        "heads": jax.tree.map(lambda leaf: leaf[different], heads),
+        "heads": None if heads is None else jax.tree.map(lambda leaf: leaf[different], heads.heads),
     }
     shared = plan.share((latents, jnp.asarray(targets, jnp.int32), train, test))
     run = _compile_runs(plan, representation, head, len(classes))
@@ -273,7 +293,54 @@ def stitch_latents(
         parallel_samples=sets.shape[-1],
         heads=jax.tree.map(lambda leaf: leaf[which], params),
         classes=classes,
+        crosses=_crosses(
+            representation, tuple(space.shape for space in latents), sets.shape[-1], len(train)
+        ),
+        trained_on=trained_on,
     )
+
+
+def _check_heads(heads: LatentStitching, wanted: Mapping[str, Any]) -> None:
+    if not isinstance(heads, LatentStitching):
+        raise ValueError(
+            f"heads must be a LatentStitching, an earlier result, got {type(heads).__name__}."
+        )
+    if not (wanted["latents as they are"] and heads.trained_on.get("latents as they are")):
+        raise ValueError(
+            "heads are shared by representations that keep latents as they are alone: others "
+            "train theirs on spaces of their own. Leave heads out."
+        )
+    other = [name for name, value in wanted.items() if heads.trained_on.get(name) != value]
+    if other:
+        raise ValueError(
+            f"heads were trained with other {', '.join(other)}. Give the result of a run on the "
+            "same problem, or leave heads out."
+        )
+
+
+@lru_cache(maxsize=32)
+def _crosses(
+    representation: Representation,
+    shapes: tuple[tuple[int, int], ...],
+    num_parallel: int,
+    num_train: int,
+) -> np.ndarray:
+    """Which encoders each head can read, `[e, e]`; nothing is computed."""
+    count = len(shapes)
+    found = np.zeros((count, count), bool)
+
+    def look(key, spaces, rows, train):
+        views = representation.view(key, spaces, rows, train)
+        for i in range(count):
+            for j in range(count):
+                found[i, j] = views.crossed(i, j) is not None
+        return ()
+
+    spaces = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    rows = jax.ShapeDtypeStruct((count, num_parallel), jnp.int32)
+    train = jax.ShapeDtypeStruct((num_train,), jnp.int32)
+    jax.eval_shape(look, jax.random.key(0), spaces, rows, train)
+    return found
 
 
 @lru_cache(maxsize=32)

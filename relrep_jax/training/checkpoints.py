@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+_LOGGER = logging.getLogger("absl")
+
 
 class Checkpoints:
     """The checkpoints of one training in one directory, the newest two kept.
@@ -19,8 +21,6 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path):
-        # orbax raises the errors that it logs: one traceback of them is enough.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             Path(directory).absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True),
@@ -52,6 +52,9 @@ class Checkpoints:
         return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
 
     def __enter__(self) -> "Checkpoints":
+        # orbax tells of every save, and raises the errors that it logs: one traceback is enough.
+        self._log_level = _LOGGER.level
+        _LOGGER.setLevel(logging.CRITICAL)
         return self
 
     def __exit__(
@@ -60,5 +63,8 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self._manager.wait_until_finished()
+            self._manager.close()
+        finally:
+            _LOGGER.setLevel(self._log_level)

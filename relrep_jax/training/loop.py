@@ -108,6 +108,9 @@ def train_steps(
 
     Returns:
         The state after the steps and the means of the metrics over the steps.
+
+    Raises:
+        ValueError: a batch of more samples than there are, or more steps than an epoch has.
     """
     context = make_context(data)
     if batch_size is None:
@@ -117,6 +120,14 @@ def train_steps(
     else:
         num_samples = jax.tree.leaves(data)[0].shape[0]
         steps_per_epoch = num_samples // batch_size
+        if not steps_per_epoch:
+            raise ValueError(f"A batch of {batch_size} needs more than {num_samples} samples.")
+        if num_steps > steps_per_epoch:
+            raise ValueError(
+                f"An epoch of {num_samples} samples in batches of {batch_size} has "
+                f"{steps_per_epoch} steps, got num_steps={num_steps}: its order would be repeated. "
+                "Call once an epoch."
+            )
         order = epoch_order(state.key, state.step // steps_per_epoch, num_samples)
 
         def next_batch(step):

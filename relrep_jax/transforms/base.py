@@ -27,6 +27,17 @@ class Transform(NamedTuple):
     apply: Callable[[Params, jax.Array], jax.Array]
     invert: Callable[[Params, jax.Array], jax.Array] | None
 
+    def __reduce__(self):
+        # Pickled by how it was made, which gives the same object again; else as functions.
+        made = getattr(self.fit, "made_by", None)
+        return made or (Transform, tuple(self))
+
+
+def made_by(maker: Callable[..., Transform], arguments: tuple, transform: Transform) -> Transform:
+    """Note on a transform what makes an equal one, so that it can be pickled."""
+    transform.fit.made_by = (maker, arguments)
+    return transform
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["transform"])
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +51,11 @@ class FittedTransform:
         return self.transform.apply(self.params, jnp.asarray(x))
 
     def invert(self, y: ArrayLike) -> jax.Array:
+        """Undo the call.
+
+        Raises:
+            ValueError: the transform loses information.
+        """
         if self.transform.invert is None:
             raise ValueError("This transform cannot be inverted: it loses information.")
         return self.transform.invert(self.params, jnp.asarray(y))
@@ -51,6 +67,7 @@ def compute_dtype(x: jax.Array) -> jnp.dtype:
 
 
 def float_dtype(x: jax.Array) -> jnp.dtype:
+    """The dtype that results have: that of x, or float32 for integers."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else compute_dtype(x)
 
 
@@ -82,6 +99,8 @@ def fitted_width(params: Params) -> int:
 
 
 def fitted(function: Callable[[jax.Array], Params]) -> Callable[[ArrayLike], Params]:
+    """`function` of latents that were checked, in float32 at least."""
+
     def fit(latents: ArrayLike) -> Params:
         check_matrix("latents", latents)
         latents = jnp.asarray(latents)

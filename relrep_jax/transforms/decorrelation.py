@@ -1,5 +1,6 @@
 """Whitening: features without correlations, of variance 1."""
 
+from functools import cache
 from typing import Literal
 
 import jax
@@ -9,7 +10,14 @@ from jax import Array
 from relrep_jax._linalg import centre, dot, inverse_or_zero
 from relrep_jax.checks import lookup
 from relrep_jax.similarities.covariance import shrunk_covariance
-from relrep_jax.transforms.base import Params, Transform, accumulated, fitted, fitted_width
+from relrep_jax.transforms.base import (
+    Params,
+    Transform,
+    accumulated,
+    fitted,
+    fitted_width,
+    made_by,
+)
 
 KINDS = {"zca": None, "pca": None}
 
@@ -51,7 +59,17 @@ def whitening_by(
         True
     """
     lookup("kind of whitening", kind, KINDS)
+    if isinstance(shrinkage, str | int | float):
+        return _whitening_by(kind, shrinkage)
+    return _make(kind, shrinkage)  # an array
 
+
+@cache
+def _whitening_by(kind: str, shrinkage: float | str) -> Transform:
+    return made_by(_whitening_by, (kind, shrinkage), _make(kind, shrinkage))
+
+
+def _make(kind: str, shrinkage: float | str | Array) -> Transform:
     def fit(latents: Array) -> Params:
         centred, mean = centre(latents)
         covariance, scale = shrunk_covariance(centred, shrinkage)

@@ -1,9 +1,11 @@
 """Spaces of different widths in one."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 
-from relrep_jax.transforms.base import Params, Transform, fitted
+from relrep_jax.transforms.base import Params, Transform, fitted, made_by
 
 
 def zero_padding(width: int) -> Transform:
@@ -29,7 +31,11 @@ def zero_padding(width: int) -> Transform:
     """
     if width < 1:
         raise ValueError(f"width must be at least 1, got {width}.")
+    return _zero_padding(int(width))
 
+
+@cache
+def _zero_padding(width: int) -> Transform:
     def check(x: jax.Array) -> None:
         if x.shape[-1] > width:
             raise ValueError(
@@ -49,4 +55,4 @@ def zero_padding(width: int) -> Transform:
     def invert(params: Params, y: jax.Array) -> jax.Array:
         return jnp.asarray(y)[..., : params.shape[-1]]
 
-    return Transform(fitted(fit), apply, invert)
+    return made_by(_zero_padding, (width,), Transform(fitted(fit), apply, invert))

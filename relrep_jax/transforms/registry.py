@@ -1,12 +1,13 @@
 """Transforms by name, one after another, and fitted."""
 
 from collections.abc import Callable
+from functools import cache
 
 import jax
 from jax.typing import ArrayLike
 
 from relrep_jax.checks import lookup
-from relrep_jax.transforms.base import FittedTransform, Params, Transform
+from relrep_jax.transforms.base import FittedTransform, Params, Transform, made_by
 from relrep_jax.transforms.decorrelation import pca_whitening, whitening
 from relrep_jax.transforms.scaling import (
     centering,
@@ -40,6 +41,10 @@ def get(transform: str | Transform) -> Transform:
     return lookup("transform", transform, TRANSFORMS)
 
 
+for _name, _transform in TRANSFORMS.items():
+    made_by(get, (_name,), _transform)
+
+
 def chain(*transforms: str | Transform) -> Transform:
     """One transform after another, each fitted on what the ones before it give.
 
@@ -58,8 +63,12 @@ def chain(*transforms: str | Transform) -> Transform:
         [[-0.707 -0.707]
          [ 0.707  0.707]]
     """
-    links = tuple(get(transform) for transform in transforms)
+    return _chain(tuple(get(transform) for transform in transforms))
 
+
+@cache
+def _chain(links: tuple[Transform, ...]) -> Transform:
+    # Equal chains are one object: what they fitted has one pytree structure and one trace.
     def fit(latents: ArrayLike) -> Params:
         params = []
         for link in links:
@@ -77,7 +86,8 @@ def chain(*transforms: str | Transform) -> Transform:
             y = link.invert(link_params, y)
         return y
 
-    return Transform(fit, apply, invert if all(link.invert for link in links) else None)
+    made = Transform(fit, apply, invert if all(link.invert for link in links) else None)
+    return made_by(_chain, (links,), made)
 
 
 robust = chain("standard_scaling", "l2_normalization")

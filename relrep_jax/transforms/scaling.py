@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from relrep_jax._linalg import mean_of
 from relrep_jax.similarities.pairwise import power_of_two
 from relrep_jax.transforms.base import (
     Params,
@@ -15,7 +16,7 @@ from relrep_jax.transforms.base import (
 
 
 def _mean_and_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    mean = jnp.mean(x, axis=0)
+    mean = mean_of(x)
     centred = x - mean
     # Rounding leaves a constant feature with a spread of an ulp or so of its mean;
     # dividing by that would turn noise into signal.
@@ -36,7 +37,7 @@ identity = Transform(
 """x -> x."""
 
 centering = Transform(
-    fit=fitted(lambda x: jnp.mean(x, axis=0)),
+    fit=fitted(mean_of),
     apply=accumulated(lambda mean, x: x - mean, fitted_width),
     invert=accumulated(lambda mean, y: y + mean, fitted_width),
 )
