@@ -345,8 +345,9 @@ def fit_inverse_relative(
 
     With anchors centred and L2-normalised in each space, a relative vector is
     `r = unit(x - mu_x) A_X^T`, and its absolute one `unit(x) A_X^T pinv(A_Y^T)`, scaled by the
-    mean length of the centred target anchors and shifted by their mean. The two fits need no
-    joint access to the spaces: only parallel anchors.
+    mean length of the centred target anchors and shifted by their mean. Where the two spaces are
+    in different hands, send relative vectors, and read them with `decode_relative`, which needs
+    the target's anchors alone.
 
     Args:
         x_anchors: anchors in the source space, `[m, d1]`.
@@ -365,13 +366,67 @@ def fit_inverse_relative(
     """
     _check_pair(x_anchors, y_anchors, ("x_anchors", "y_anchors"))
     x, source_mean = centre(as_float(x_anchors))
-    y, target_mean = centre(as_float(y_anchors))
-    y_size = size_of(y)
-    squared = jnp.sum((y / y_size) ** 2, axis=1)
+    y, target_mean, scale = _centred_units(y_anchors)
+    matrix = least_squares(y, unit_rows(x), default_rcond(y) if rcond is None else rcond).T
+    return InverseRelativeMap(source_mean, matrix, target_mean, scale)
+
+
+def _centred_units(anchors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Centred anchors of length 1, their mean, and their mean length before."""
+    centred, mean = centre(as_float(anchors))
+    size = size_of(centred)
+    squared = jnp.sum((centred / size) ** 2, axis=1)
     lengths = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
-    x, y = unit_rows(x), unit_rows(y)
-    matrix = least_squares(y, x, default_rcond(y) if rcond is None else rcond).T
-    return InverseRelativeMap(source_mean, matrix, target_mean, lengths.mean() * y_size)
+    return unit_rows(centred), mean, lengths.mean() * size
+
+
+@partial(jax.jit, static_argnames="rcond")
+def decode_relative(
+    relative: jax.Array, anchors: jax.Array, *, rcond: float | None = None
+) -> jax.Array:
+    """Relative vectors back to latents of the space that these anchors are of.
+
+    `r pinv(A^T)` with the anchors centred and L2-normalised, scaled by their mean length and
+    shifted by their mean. With relative vectors of the same space it gives back the direction of
+    every latent about the anchors' mean, where the anchors span the space; with those of another
+    space it is inverse relative projection, which needs nothing of that space but `r`.
+
+    Args:
+        relative: cosines of centred latents to the corresponding anchors, in any space, `[n, m]`:
+            `relative_projection(x, x_anchors, "cosine", "centering")`.
+        anchors: the anchors in the space to go to, `[m, d]`.
+        rcond: as for `fit_inverse_relative`.
+
+    Returns:
+        Latents `[n, d]`, in the dtype of `relative`.
+
+    Raises:
+        ValueError: not matrices, or not one column for each anchor.
+
+    Reference:
+        Maiorano et al., arXiv 2406.15057.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, relrep_jax as rr
+        >>> x = jax.random.normal(jax.random.key(0), (100, 4))
+        >>> r = rr.relative_projection(3.0 * x[:, ::-1], 3.0 * x[:20, ::-1], "cosine", "centering")
+        >>> y = rr.translation.decode_relative(r, x[:20])
+        >>> centred = x - x[:20].mean(0)
+        >>> bool(jnp.all(rr.similarities.cosine(y - x[:20].mean(0), centred).diagonal() > 0.999))
+        True
+    """
+    check_matrix("relative", relative, columns="m")
+    check_matrix("anchors", anchors, rows="m")
+    if relative.shape[1] != anchors.shape[0]:
+        raise ValueError(
+            "relative must have one column for each anchor, got relative "
+            f"{tuple(relative.shape)} and anchors {tuple(anchors.shape)}."
+        )
+    y, mean, scale = _centred_units(anchors)
+    identity = jnp.eye(y.shape[0], dtype=y.dtype)
+    inverse = least_squares(y, identity, default_rcond(y) if rcond is None else rcond).T
+    out = scale * dot(as_float(relative), inverse) + mean
+    return out.astype(relative.dtype if jnp.issubdtype(relative.dtype, jnp.floating) else out.dtype)
 
 
 def apply_inverse_relative(params: InverseRelativeMap, x: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import scipy.linalg
 from absl.testing import parameterized
 from sklearn.linear_model import Ridge
 
+import relrep_jax as rr
 from relrep_jax import consensus, translation
 
 NAMES = sorted(translation.TRANSLATIONS)
@@ -515,3 +516,28 @@ def test_penalties_that_are_no_numbers_of_use_are_refused():
         consensus.fit([x, x], weights=np.full((2, 10), 0.5))
     with pytest.raises(ValueError, match="must be a list of two or more arrays .*, got dict"):
         consensus.fit({"a": x, "b": x})
+
+
+def test_relative_vectors_are_decoded_by_the_targets_anchors_alone():
+    rng = np.random.default_rng(3)
+    x, new = (rng.standard_normal((n, 6)).astype(np.float32) for n in (30, 50))
+    frame = np.linalg.qr(rng.standard_normal((9, 6)))[0].T.astype(np.float32)
+    y, expected = 2 * x @ frame + 1, 2 * new @ frame + 1
+    relative = rr.relative_projection(new, x, "cosine", "centering")
+    found = translation.decode_relative(relative, y)
+    whole = translation.apply_inverse_relative(translation.fit_inverse_relative(x, y), new)
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
+    directions = [each - y.mean(axis=0) for each in (np.asarray(found), expected)]
+    cosines = np.sum(directions[0] * directions[1], axis=1) / np.prod(
+        [np.linalg.norm(each, axis=1) for each in directions], axis=0
+    )
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    many = jax.vmap(translation.decode_relative, in_axes=(None, 0))(
+        relative, jnp.stack([jnp.asarray(y), 2 * y])
+    )
+    np.testing.assert_allclose(many[0], found, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(many[1], 2 * found, rtol=1e-4, atol=1e-3)
+    gradient = jax.grad(lambda a: jnp.sum(translation.decode_relative(relative, a)))(y)
+    assert np.isfinite(gradient).all()
+    with pytest.raises(ValueError, match=r"relative \(50, 30\) and anchors \(29, 9\)"):
+        translation.decode_relative(relative, y[:29])
