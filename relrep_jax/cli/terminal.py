@@ -2,9 +2,13 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _SEEDS = 2**32
 """How many seeds there are: NumPy and JAX have more, but JAX makes equal keys of some of them."""
@@ -19,7 +23,7 @@ def progress(what: str, total: float) -> AbstractContextManager[Callable[..., No
     return report.progress(Console(stderr=True), what, total)
 
 
-def console():
+def console() -> "Console":
     """The console of stdout, with room for tables where it is not a terminal.
 
     It prints texts as they are: names and paths may have square brackets and colons in them.
@@ -49,7 +53,7 @@ def _seed(text: str) -> int:
     return seed
 
 
-def choices(kind: str, text: str, known) -> list[str]:
+def choices(kind: str, text: str, known: Mapping[str, Any]) -> list[str]:
     """Names of a comma-separated list, each of them known and once.
 
     Raises:

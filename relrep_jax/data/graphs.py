@@ -53,10 +53,12 @@ class GraphDataset:
 
     @property
     def num_nodes(self) -> int:
+        """How many nodes there are."""
         return len(self.labels)
 
     @property
     def has_split(self) -> bool:
+        """Whether the file says which nodes are for training, validation and test."""
         return self.train is not None
 
 

@@ -236,7 +236,9 @@ def prepare(config: ConfigDict) -> Job:
     )
 
 
-def relative_space(group: Group, variables: Any, data: nodes.NodeData, options: GraphOptions):
+def relative_space(
+    group: Group, variables: Any, data: nodes.NodeData, options: GraphOptions
+) -> tuple[jax.Array, jax.Array]:
     """All nodes relative to the anchors `[n, m]`, and the validation accuracy."""
     latents, _ = group.model.apply(variables, "encode", data.features, group.adjacency, options)
     logits, _ = group.model.apply(variables, "decode", latents[data.val])

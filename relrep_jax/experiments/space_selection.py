@@ -7,10 +7,10 @@ classifier, or only the queries, keys and values of the attention are tuned on t
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -230,7 +230,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
     )
 
 
-def compile_fit(job: Job):
+def compile_fit(job: Job) -> Callable[[Any, int], tuple[Any, Any]]:
     """`(product [e, s, n, m], seed) -> heads with a leading axis, their own scores [e]`."""
     problem = job.problem
     train, test = problem.train, problem.test
@@ -252,7 +252,7 @@ def compile_fit(job: Job):
     return lambda product, seed: fit(product, labels, jnp.uint32(seed))
 
 
-def compile_tune(job: Job, num_pairs: int):
+def compile_tune(job: Job, num_pairs: int) -> Callable[..., Any]:
     """Tune the heads of all pairs in one program, and score them on the new encoders."""
     problem, test = job.problem, job.problem.test
     plan = plan_seeds(num_pairs)

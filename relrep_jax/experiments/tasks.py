@@ -137,12 +137,14 @@ def _reconstruction(
     return _make_task(build, representation, scale, loss_of, tuple(measures), score, summarize)
 
 
-def autoencoder(config, dataset, representation) -> Task:
+def autoencoder(config: ConfigDict, dataset: ImageDataset, representation: Representation) -> Task:
     """Convolutional autoencoder, scored by the mean squared error of its reconstructions."""
     return _reconstruction(Autoencoder, config, dataset, representation)
 
 
-def variational_autoencoder(config, dataset, representation) -> Task:
+def variational_autoencoder(
+    config: ConfigDict, dataset: ImageDataset, representation: Representation
+) -> Task:
     """Convolutional variational autoencoder, scored as the autoencoder, through the mean code."""
     return _reconstruction(VariationalAutoencoder, config, dataset, representation)
 
@@ -151,7 +153,7 @@ CLASS_METRICS: dict[str, Callable[[jax.Array], jax.Array]] = {"f1_weighted": f1_
 """What a classifier may be scored by beside accuracy: of means of `class_counts`."""
 
 
-def classifier(config, dataset, representation) -> Task:
+def classifier(config: ConfigDict, dataset: ImageDataset, representation: Representation) -> Task:
     """Convolutional classifier, scored by accuracy and, where asked for, weighted F1."""
     lookup("loss", config.training.loss, {"cross_entropy": cross_entropy})
     of_images = [name for name in config.evaluation.metrics if name in IMAGE_METRICS]
