@@ -2,7 +2,8 @@
 
 Every module first applies a LayerNorm of its own to each space, which makes spaces of different
 ranges comparable and adds scale invariance, as long as a row's variance over the anchors is far
-above the LayerNorm's epsilon of 1e-5 (see `transforms.layer_normalization`). Parameters of
+above the LayerNorm's epsilon of 1e-5 (see `transforms.layer_normalization`) and its square is in
+the range of the dtype: below about 1e19 in float32. Parameters of
 different spaces are never shared. A product of integers is read as float32. A learned aggregation
 belongs to the decoder that was trained with it: in stitching only the parameter-free product
 crosses between models.
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from relrep_jax.checks import lookup
+from relrep_jax.checks import resolve
 
 
 class SpaceNorm(nnx.Module):
@@ -187,4 +188,4 @@ def get(name: str | Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
-    return lookup("aggregation", name, AGGREGATIONS) if isinstance(name, str) else name
+    return resolve("aggregation", name, AGGREGATIONS)

@@ -32,21 +32,22 @@ def check_matrix(name: str, x: Any, *, rows: str = "n", columns: str = "d") -> N
         raise ValueError(f"{name} is empty: its shape is {tuple(shape)}.")
 
 
-def check_same_width(x: Any, anchors: Any) -> None:
+def check_same_width(x: Any, anchors: Any, names: tuple[str, str] = ("latents", "anchors")) -> None:
     """Raise `ValueError` unless `x [n, d]` and `anchors [m, d]` are matrices of one width."""
+    first, second = names
     try:
-        check_matrix("latents", x)
-        check_matrix("anchors", anchors, rows="m")
+        check_matrix(first, x)
+        check_matrix(second, anchors, rows="m")
     except ValueError as error:
         shapes = [getattr(each, "shape", None) for each in (x, anchors)]
         if None in shapes:
             raise
-        both = " and anchors ".join(str(tuple(shape)) for shape in shapes)
-        raise ValueError(f"{error} Got latents {both}.") from None
+        both = f" and {second} ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"{error} Got {first} {both}.") from None
     if x.shape[1] != anchors.shape[1]:
         raise ValueError(
-            "latents and anchors must have the same width, got latents "
-            f"{tuple(x.shape)} and anchors {tuple(anchors.shape)}."
+            f"{first} and {second} must have the same width, got {first} "
+            f"{tuple(x.shape)} and {second} {tuple(anchors.shape)}."
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,9 @@ def relative_projection(
     """Re-express latents by their similarities to anchors.
 
     `r(x) = g((sim(f(x), f(a_1)), ..., sim(f(x), f(a_m))))` with the absolute transform `f` and
-    the relative transform `g`. For anchor sets or seeds as leading axes use `jax.vmap`.
+    the relative transform `g`. For anchor sets or seeds as leading axes use `jax.vmap`; for rows
+    that are sharded over devices, call it inside `jax.shard_map` with the anchors replicated:
+    under `jit` alone XLA may gather all rows on every device.
 
     Args:
         latents: `[n, d]`.
@@ -52,7 +55,8 @@ def relative_projection(
 
     Raises:
         ValueError: latents and anchors are not matrices of one width, or are empty; unknown
-            similarity or transform; a similarity whose result is not `[n, m]`.
+            similarity or transform; a similarity whose result is not `[n, m]`, a transform whose
+            result has not as many rows as it was given.
 
     Reference: Moschella et al. 2023 (arXiv 2209.15430), section 3.
 
@@ -92,7 +96,13 @@ def _project(
 ) -> jax.Array:
     measure = _similarities.get(similarity)
     absolute = _transforms.resolve(absolute_transform, anchors)
+    num_samples, num_anchors = latents.shape[0], anchors.shape[0]
     latents, anchors = absolute(latents), absolute(anchors)
+    for name, given, count in (
+        ("latents", latents, num_samples),
+        ("anchors", anchors, num_anchors),
+    ):
+        _check_transformed("absolute_transform", absolute_transform, name, given, count)
     relative = measure(latents, anchors)
     expected = (latents.shape[0], anchors.shape[0])
     if relative.shape != expected:
@@ -102,7 +112,20 @@ def _project(
         )
     if isinstance(relative_transform, str | _transforms.Transform):
         relative_transform = _transforms.fit(relative_transform, measure(anchors, anchors))
-    return _transforms.resolve(relative_transform, relative)(relative)
+    relative = _transforms.resolve(relative_transform, relative)(relative)
+    _check_transformed(
+        "relative_transform", relative_transform, "the relative space", relative, num_samples
+    )
+    return relative
+
+
+def _check_transformed(argument: str, transform: Any, what: str, given: Any, count: int) -> None:
+    shape = getattr(given, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != count:
+        raise ValueError(
+            f"The {argument} {transform!r} made {shape or type(given).__name__} of {what} with "
+            f"{count} rows; it must give a matrix with as many."
+        )
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
@@ -172,8 +195,8 @@ def product_projection(
         The product `[s, n, m]`, slices in the order of `similarities`.
 
     Raises:
-        ValueError: no similarities; a list of transforms of another length; and what
-            `relative_projection` raises.
+        ValueError: no similarities, or a set of them, which has no order; a list of transforms of
+            another length; and what `relative_projection` raises.
 
     Reference: Cannistraci et al. 2024 (arXiv 2310.01211), section 3.
 
@@ -185,6 +208,11 @@ def product_projection(
     """
     if isinstance(similarities, str) or callable(similarities):
         similarities = (similarities,)
+    if isinstance(similarities, set | frozenset):
+        raise ValueError(
+            "similarities must be in order, such as a tuple: the slices of the product are in "
+            "theirs, and a set has none."
+        )
     similarities = tuple(similarities)
     if not similarities:
         raise ValueError("similarities is empty: name at least one, such as ('cosine',).")

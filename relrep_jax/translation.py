@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from relrep_jax._linalg import (
@@ -85,10 +86,10 @@ def _check_rank(rank: int | None, x: Any, y: Any) -> int:
     most = min(x.shape[1], y.shape[1])
     if rank is None:
         return most
-    if not 1 <= rank <= most:
+    if not isinstance(rank, int | np.integer) or not 1 <= rank <= most:
         raise ValueError(
-            f"rank must lie between 1 and {most}, got {rank} for x {tuple(x.shape)} and "
-            f"y {tuple(y.shape)}."
+            f"rank must be a whole number between 1 and {most}, got {rank} for x "
+            f"{tuple(x.shape)} and y {tuple(y.shape)}."
         )
     return rank
 

@@ -681,3 +681,9 @@ def test_weights_of_terms_are_not_negative():
         anchors.learn_mixtures(jax.random.key(0), x, 4, coverage=-1.0)
     with pytest.raises(ValueError, match="divergence must be at least 0"):
         anchors.centroid_mixtures(x, x[:3], divergence=-5.0)
+
+
+def test_classes_beyond_32_bits_stay_apart():
+    labels = np.array([0, 2**32, 2**33, -(2**40)] * 25)
+    chosen = labels[np.asarray(anchors.stratified(jax.random.key(0), labels, 8))]
+    assert [int((chosen == label).sum()) for label in np.unique(labels)] == [2, 2, 2, 2]

@@ -128,7 +128,7 @@ def test_seeds_out_of_range_are_refused_before_any_work(home, capsys, monkeypatc
 def test_the_greatest_seed_is_taken(home):
     seed = ["--seed", "4294967295"]
     assert main(["anchors", "a.npy", "--count", "3", *seed, "-o", "s.npy"]) == 0
-    argv = ["--measures", "mean_cosine", "--permutations", "1", "--max-rows", "9"]
+    argv = ["--measures", "mean_cosine", "--permutations", "19", "--max-rows", "9"]
     assert main(["compare", "a.npy", "b.npy", *argv, *seed]) == 0
     argv = ["--train", "rows.npy", "--max-rows", "5", "-o", "t.npy"]
     assert main(["translate", "a.npy", "b.npy", *argv, *seed]) == 0
@@ -272,6 +272,7 @@ def test_compare_refuses_what_cannot_be_compared(home, capsys):
     refused(capsys, *pair, "--measures", " ,", says=["at least one measure"])
     refused(capsys, *pair, "--measures", "mrr", says=["one width", "a (60, 6)", "noise (60, 3)"])
     refused(capsys, *pair, "--permutations", "-1", says=["--permutations must be at least 0"])
+    refused(capsys, *pair, "--permutations", "18", says=["must be 0 or at least 19, got 18"])
     refused(capsys, *pair, "--max-rows", "few", says=["--max-rows", "'few'"])
     refused(capsys, *pair, "--alpha", "1", says=["--alpha"])
     refused(capsys, *pair, "--neighbours", "60", says=["only 60 rows", "--neighbours"])

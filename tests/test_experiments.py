@@ -124,6 +124,11 @@ def test_a_finished_run_is_reported_again_without_training(finished, capsys):
     assert (finished / "metrics.jsonl").read_bytes() == metrics
     assert (finished / "report.md").exists()
     assert "relative_cosine" in capsys.readouterr().out
+    # Nor does a lost log lose what was trained.
+    (finished / "metrics.jsonl").unlink()
+    assert train(*SMALL, f"--workdir={finished}") == 0
+    assert (finished / "tables" / "stitching.csv").read_bytes() == before
+    (finished / "metrics.jsonl").write_bytes(metrics)
 
 
 def test_a_workdir_with_another_config_is_refused(finished, capsys):

@@ -1001,3 +1001,31 @@ def test_spaces_that_no_pair_names_may_have_other_rows():
         measures.permutation_tests(
             "linear_cka", [x, x, y, z], key, count=19, pairs=[(0, 1), (2, 3)]
         )
+
+
+@pytest.mark.parametrize("n", [11, 20, 30, 60])
+def test_equal_spaces_with_ties_have_equal_neighbours(n):
+    rng = np.random.default_rng(0)
+    for x in (np.eye(n, dtype=np.float32), rng.integers(0, 2, (2 * n, 9)).astype(np.float32)):
+        for name in ("jaccard", "mutual_knn"):
+            assert float(getattr(measures, name)(x, x, k=5)) == pytest.approx(1, abs=1e-6)
+        test = measures.permutation_test("jaccard", x, x, jax.random.key(0), count=19)
+        assert float(test.score) == pytest.approx(1, abs=1e-6)
+
+
+def test_too_few_permutations_calibrate_nothing():
+    x = normal(0, 30, 4)
+    few = measures.permutation_test("linear_cka", x, x, jax.random.key(0), count=18)
+    assert np.isnan(few.calibrated)
+    assert float(few.p_value) == pytest.approx(1 / 19)
+    enough = measures.permutation_test("linear_cka", x, x, jax.random.key(0), count=19)
+    assert float(enough.calibrated) == pytest.approx(1, abs=1e-5)
+
+
+def test_messages_name_the_arguments_there_are():
+    x = normal(0, 30, 4)
+    for name in ("jaccard", "mrr", "mean_cosine"):
+        with pytest.raises(ValueError, match=r"x and y must have the same width, got x \(30, 4\)"):
+            getattr(measures, name)(x, x[:, :3])
+    with pytest.raises(ValueError, match="k must be a whole number"):
+        measures.mrr(x, x, k=2.5)

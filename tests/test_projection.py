@@ -298,3 +298,26 @@ def test_half_precision_does_not_overflow_on_the_way():
     )
     assert half.dtype == jnp.float16
     np.testing.assert_allclose(half, full, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"absolute_transform": lambda x: x[:2]},
+            r"absolute_transform .* made \(2, 4\) of",
+        ),
+        ({"absolute_transform": lambda x: x.mean(1)}, r"made \(6,\) of latents with 6 rows"),
+        ({"relative_transform": lambda r: r[:2]}, r"relative_transform .* made \(2, 3\) of the"),
+        ({"relative_transform": lambda r: r.sum()}, "relative_transform .* made "),
+    ],
+)
+def test_transforms_keep_the_rows(options, said):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 4)), jnp.float32)
+    with pytest.raises(ValueError, match=said):
+        rr.relative_projection(x, x[:3], **options)
+
+
+def test_a_product_has_an_order():
+    with pytest.raises(ValueError, match="a set has none|in order"):
+        rr.product_projection(jnp.ones((3, 2)), jnp.ones((2, 2)), {"cosine", "inner"})

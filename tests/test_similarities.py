@@ -40,6 +40,8 @@ def reference(name, x, a):
         return cdist(x, a, "minkowski", p=float(name.removeprefix("minkowski")))
     if name == "inner":
         return x @ a.T
+    if name == "change_of_basis":
+        return x @ np.linalg.pinv(a)
     if name in ("cosine", "angular"):
         u = x / np.linalg.norm(x, axis=1, keepdims=True)
         v = a / np.linalg.norm(a, axis=1, keepdims=True)
@@ -804,3 +806,20 @@ def test_a_bandwidth_of_zero_tells_anchors_from_all_else():
     median = measures.median_distance(jnp.repeat(x[:1], 4, axis=0))
     assert median == 0
     np.testing.assert_array_equal(sim.rbf(x, x, median), np.eye(2))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-10, 1e15])
+@pytest.mark.parametrize("name", ["cosine", "angular"])
+def test_gradients_are_finite_however_short_the_samples(name, scale):
+    x = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
+    value = lambda z, a: jnp.sum(sim.get(name)(z, a) ** 2)  # noqa: E731
+    expected = jax.grad(value)(x, x[:3] + 1)
+    found = jax.grad(value)(jnp.float32(scale) * x, x[:3] + 1)
+    np.testing.assert_allclose(found * jnp.float32(scale), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_of_nan_show_beside_anchors_of_zero():
+    x = np.ones((2, 3), np.float32)
+    x[1, 0] = np.nan
+    found = sim.angular(x, np.array([[0.0, 0, 0], [1, 2, 3]], np.float32))
+    np.testing.assert_array_equal(np.isnan(found), [[False, False], [True, True]])

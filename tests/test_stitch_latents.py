@@ -387,3 +387,21 @@ def test_predictions_of_nan_are_neither_right_nor_wrong():
     logits = jnp.array([[jnp.nan, 1.0], [0.0, 1.0], [jnp.nan, jnp.nan], [-jnp.inf, 0.0]])
     right = rr.stitching.is_correct(logits, jnp.array([0, 1, 0, 0]))
     np.testing.assert_array_equal(right, [np.nan, 1, np.nan, 0])
+
+
+def test_the_stitching_index_is_of_the_same_decoder():
+    grid = np.array([[0.8, 0.6, 0.1], [0.4, 1.0, 0.2], [0.2, 0.5, 0.4]])
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    expected = np.mean([grid[i, j] / grid[j, j] for i, j in pairs])
+    np.testing.assert_allclose(rr.stitching.stitching_index(grid), expected, rtol=1e-6)
+    errors = rr.stitching.stitching_index(grid, higher_is_better=False)
+    np.testing.assert_allclose(errors, np.mean([grid[j, j] / grid[i, j] for i, j in pairs]), 1e-6)
+    first = rr.stitching.stitching_index(grid, where=[[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    np.testing.assert_allclose(first, (0.6 / 1.0 + 0.4 / 0.8) / 2, rtol=1e-6)
+    many = jax.vmap(rr.stitching.stitching_index)(jnp.stack([jnp.asarray(grid), jnp.eye(3)]))
+    np.testing.assert_allclose(many, [expected, 0], rtol=1e-6)
+    assert np.isnan(rr.stitching.stitching_index(grid, where=np.eye(3)))
+    assert np.isnan(rr.stitching.stitching_index(np.where(grid == 0.2, np.nan, grid)))
+    assert np.isnan(rr.stitching.stitching_index(np.array([[0.0, 1.0], [1.0, 0.5]])))
+    with pytest.raises(ValueError, match=r"square matrix \[e, e\], got shape \(2, 3\)"):
+        rr.stitching.stitching_index(grid[:2])

@@ -1,6 +1,7 @@
 """`relrep compare`: how alike are spaces of the same samples?"""
 
 import argparse
+import math
 import shlex
 from functools import partial
 from itertools import combinations
@@ -65,6 +66,12 @@ def run(args: argparse.Namespace) -> int:
     neighbours = whole_number("--neighbours", args.neighbours, 1)
     if not 0 < args.alpha < 1:
         raise ValueError(f"--alpha must lie in (0, 1), got {args.alpha}.")
+    least = math.ceil(1 / args.alpha - 1 - 1e-9)
+    if 0 < count < least:
+        raise ValueError(
+            f"--permutations must be 0 or at least {least}, got {count}: with fewer no score can "
+            f"be significant at --alpha {args.alpha}."
+        )
     if args.output is not None:
         refuse_to_overwrite([args.output], force=args.force)
         if args.output.exists() and not args.output.is_dir():

@@ -305,8 +305,9 @@ def train_seeds(
     )
     if keeps_best(config):
         judged = np.nan_to_num(log.curves(name, "validation"), nan=-np.inf)
-        kept = ", ".join(str(epoch) for epoch in 1 + judged.argmax(axis=1))
-        progress.say(f"{name}: kept of each seed the model after epoch {kept}.")
+        if judged.size:
+            kept = ", ".join(str(epoch) for epoch in 1 + judged.argmax(axis=1))
+            progress.say(f"{name}: kept of each seed the model after epoch {kept}.")
     return state.variables
 
 
@@ -554,12 +555,17 @@ def write_results(
             "Every encoder with every decoder; the diagonal is not stitched.",
             report.pair_grid(grids),
         ),
-        (
-            "learning_curves",
-            "Training loss by epoch: mean and range over seeds.",
-            report.learning_curves(curves, ylabel="training loss"),
-        ),
     ]
+    # A log that was deleted has no curves; what was trained is stitched all the same.
+    curves = {name: curve for name, curve in curves.items() if curve.size}
+    if curves:
+        shared.append(
+            (
+                "learning_curves",
+                "Training loss by epoch: mean and range over seeds.",
+                report.learning_curves(curves, ylabel="training loss"),
+            )
+        )
     shown = []
     for name, caption, figure in (*figures, *shared):
         report.save(figure, workdir / "figures" / f"{name}.png")

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relrep_jax import report
-from relrep_jax.stitching import representations
+from relrep_jax.stitching import representations, stitching_index
 from relrep_jax.stitching.heads import Head
 from relrep_jax.stitching.latents import LatentStitching, stitch_latents
 from relrep_jax.stitching.representations import Representation
@@ -106,9 +106,7 @@ def summarize(outcome: Outcome, metric: str) -> Row:
     index = math.nan
     if stitched.size:
         grid = np.mean(getattr(result, metric), axis=0)
-        own_scores = np.where(np.diag(grid) > 0, np.diag(grid), np.nan)
-        ratios = (grid / own_scores)[~np.eye(len(grid), dtype=bool)]
-        index = float(np.nanmean(ratios)) if np.isfinite(ratios).any() else math.nan
+        index = float(stitching_index(grid, where=result.crosses))
     return Row(
         method=outcome.method,
         parallel_samples=outcome.parallel_samples,

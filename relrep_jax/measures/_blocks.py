@@ -32,10 +32,10 @@ def check_pair(x: Any, y: Any, *, rows: int = 2, why: str = "") -> None:
 
 
 def check_neighbours(k: int, x: Any, y: Any) -> None:
-    """Raise `ValueError` unless `1 <= k < n`."""
-    if not 1 <= k < x.shape[0]:
+    """Raise `ValueError` unless k is a whole number, `1 <= k < n`."""
+    if not isinstance(k, int | np.integer) or not 1 <= k < x.shape[0]:
         raise ValueError(
-            f"k must be at least 1 and below the number of rows, got k={k} for "
+            f"k must be a whole number, at least 1 and below the number of rows, got k={k} for "
             f"x {tuple(x.shape)} and y {tuple(y.shape)}."
         )
 

@@ -186,6 +186,6 @@ def mean_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
         Moschella et al., arXiv 2209.15430, section 4.1 and, as a proxy of performance, 4.2.
     """
     check_pair(x, y, rows=1)
-    check_same_width(x, y)
+    check_same_width(x, y, ("x", "y"))
     x, y = as_floats(x, y)
     return jnp.clip(jnp.mean(jnp.sum(unit_rows(x) * unit_rows(y), axis=1)), -1.0, 1.0)

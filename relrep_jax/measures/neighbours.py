@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from relrep_jax._linalg import centre, dot, unit_rows
+from relrep_jax._linalg import dot, mean_of, unit_rows
 from relrep_jax.checks import check_same_width
 from relrep_jax.measures._blocks import (
     as_floats,
@@ -29,8 +29,9 @@ def _over_scores(visit: Callable[..., Any], queries: jax.Array, keys: jax.Array)
     nearly the same way and all cosines are nearly 1.
     """
     n = queries.shape[0]
-    about, mean = centre(keys)
-    looking = about if queries is keys else queries - mean
+    # Both less the same rounded mean, so that a query that is a key sees what the key sees.
+    mean = mean_of(keys)
+    about, looking = keys - mean, queries - mean
     empty = jnp.all(keys == 0, axis=1)
     lengths = (jnp.sum(about * about, axis=1) + empty) / 2
 
@@ -138,7 +139,7 @@ def _kernel_neighbours(unit: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 def _rest(unit: jax.Array) -> jax.Array:
     """Twice what the scores of `_nearest` lack of the cosines, `[n, 1]`."""
-    about = centre(unit)[0]
+    about = unit - mean_of(unit)
     return (1 + jnp.sum(unit * unit, axis=1) - jnp.sum(about * about, axis=1))[:, None]
 
 
@@ -197,7 +198,7 @@ def jaccard(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
         which searches the target space for both.
     """
     check_pair(x, y)
-    check_same_width(x, y)
+    check_same_width(x, y, ("x", "y"))
     check_neighbours(k, x, y)
     x, y = map(unit_rows, as_floats(x, y))
     found, expected = (_nearest(queries, y, k, others=False)[1] for queries in (x, y))
@@ -230,7 +231,7 @@ def mrr(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
         Moschella et al., arXiv 2209.15430, section 4.1 and Table 1.
     """
     check_pair(x, y)
-    check_same_width(x, y)
+    check_same_width(x, y, ("x", "y"))
     check_neighbours(k, x, y)
     x, y = map(unit_rows, as_floats(x, y))
 

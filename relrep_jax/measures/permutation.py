@@ -72,7 +72,8 @@ def permutation_test(
         x: `[n, d1]`.
         y: `[n, d2]`, the same samples.
         key: a `jax.random.key`.
-        count: how many permutations.
+        count: how many permutations; with fewer than `1 / alpha - 1`, 19 of them by default, there
+            is no threshold, and the calibrated score is NaN.
         alpha: level of the threshold, in (0, 1).
         distance: whether a lower score means more alike; by default as the measure is known, and
             false for functions that are not of this package.
@@ -344,6 +345,8 @@ def judged(
     threshold = jnp.where(known, threshold, jnp.nan)
     room = sign * best - threshold
     calibrated = jnp.where(room > 0, (alike - threshold) / jnp.where(room > 0, room, 1.0), 0.0)
+    # With fewer permutations no score is above the threshold: the highest is the threshold.
+    known &= place <= count
     calibrated = jnp.where(known, jnp.clip(calibrated, 0.0, 1.0), jnp.nan)
     return PermutationResult(score, p_value, calibrated, sign * threshold, null)
 

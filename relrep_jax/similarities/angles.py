@@ -94,6 +94,7 @@ def angular(x: ArrayLike, anchors: ArrayLike) -> Array:
     apart, together = jnp.split(pairwise.euclidean(u, jnp.concatenate([v, -v])), 2, axis=1)
     # With a zero vector both lengths are alike, and with two both are 0: half of a half turn.
     defined = jnp.any(u != 0, axis=1)[:, None] & jnp.any(v != 0, axis=1)
+    defined |= jnp.any(jnp.isnan(u), axis=1)[:, None] | jnp.any(jnp.isnan(v), axis=1)
     apart, together = jnp.where(defined, apart, 1), jnp.where(defined, together, 1)
     return (2 / jnp.pi * jnp.arctan2(apart, together)).astype(dtype)
 
@@ -101,8 +102,10 @@ def angular(x: ArrayLike, anchors: ArrayLike) -> Array:
 def _scaled_product(x: Array, units: Array) -> Array:
     """`x units^T / |x|`, and 0 for zero vectors.
 
-    Lengths are applied after the product, so that no normalised copy of the samples is made.
+    Lengths are applied after the product; that the samples are first brought to lengths near 1 by
+    powers of two changes no digit, but keeps the derivative of the length in range.
     """
+    x = x / pairwise.power_of_two(x, axis=-1)
     return matmul(x, units.T) * pairwise.reciprocal(norm(x))
 
 

@@ -13,6 +13,7 @@ from relrep_jax.stitching.grid import (
     squared_error,
     stitching_column,
     stitching_grid,
+    stitching_index,
 )
 from relrep_jax.stitching.heads import HEADS, Head
 from relrep_jax.stitching.latents import LatentStitching, check_problem, stitch_latents, stitch_run
@@ -39,4 +40,5 @@ __all__ = [
     "stitch_run",
     "stitching_column",
     "stitching_grid",
+    "stitching_index",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 Decode = Callable[[Any, jax.Array], jax.Array]
 """`(decoder, space) -> prediction`: a decoder is any pytree of arrays."""
@@ -62,6 +63,46 @@ def stitching_grid(
     return jax.vmap(
         lambda decoder: stitching_column(decode, score, spaces, decoder, targets), out_axes=1
     )(decoders)
+
+
+def stitching_index(
+    grid: ArrayLike, *, higher_is_better: bool = True, where: ArrayLike | None = None
+) -> jax.Array:
+    """What stitching leaves of a score: 1 for all of it.
+
+    The mean over pairs of the stitched score divided by the score of the same decoder with its own
+    encoder; the other way round for errors. (Tables of trained models divide the two means, which
+    is the same where all decoders do as well with their own encoders.)
+
+    Args:
+        grid: scores `[e, e]` of encoder i with decoder j, their own on the diagonal.
+        higher_is_better: False for errors.
+        where: which pairs count, `[e, e]`; all if left out. The diagonal never does.
+
+    Returns:
+        A scalar; NaN where no pair counts, or where one of them or its decoder's own score is not
+        finite or is zero where it divides.
+
+    Raises:
+        ValueError: not a square matrix.
+
+    Reference: Cannistraci et al. 2024 (arXiv 2310.01211), section 4.2.
+
+    Example:
+        >>> import jax.numpy as jnp, relrep_jax as rr
+        >>> print(rr.stitching.stitching_index(jnp.array([[0.8, 0.5], [0.4, 1.0]])))
+        0.5
+    """
+    grid = jnp.asarray(grid)
+    if grid.ndim != 2 or grid.shape[0] != grid.shape[1]:
+        raise ValueError(f"grid must be a square matrix [e, e], got shape {grid.shape}.")
+    over, under = (grid, jnp.diag(grid)) if higher_is_better else (jnp.diag(grid), grid)
+    under = jnp.broadcast_to(under, grid.shape)
+    ratios = jnp.where(under == 0, jnp.nan, over / jnp.where(under == 0, 1, under))
+    pairs = ~jnp.eye(grid.shape[0], dtype=bool)
+    if where is not None:
+        pairs &= jnp.asarray(where, bool)
+    return jnp.sum(jnp.where(pairs, ratios, 0)) / jnp.where(pairs.any(), pairs.sum(), jnp.nan)
 
 
 def squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
