@@ -23,7 +23,8 @@ def mean_of(x: jax.Array) -> jax.Array:
     """The mean of the rows `[n, d] -> [d]`, exact where a column is constant.
 
     The mean of what the first estimate leaves is added to it: alone, that of a constant column is
-    wrong by the rounding of a long sum, which is large beside features of little variance.
+    wrong by the rounding of a long sum, which is large beside features of little variance. Unlike
+    `centre` it looks at no single row, which may lie on another device.
     """
     rough = jnp.mean(x, axis=0)
     return rough + jnp.mean(x - rough, axis=0)

@@ -687,3 +687,6 @@ def test_classes_beyond_32_bits_stay_apart():
     labels = np.array([0, 2**32, 2**33, -(2**40)] * 25)
     chosen = labels[np.asarray(anchors.stratified(jax.random.key(0), labels, 8))]
     assert [int((chosen == label).sum()) for label in np.unique(labels)] == [2, 2, 2, 2]
+    for wrong in (np.int64(2**40), np.full((3, 2), 2**40)):
+        with pytest.raises(ValueError, match="labels must be a vector"):
+            anchors.stratified(jax.random.key(0), wrong, 1)

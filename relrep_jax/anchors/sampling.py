@@ -63,11 +63,11 @@ def stratified(key: jax.Array, labels: ArrayLike, num_anchors: int) -> jax.Array
         >>> jnp.bincount(labels[anchors.stratified(jax.random.key(0), labels, 8)]).tolist()
         [2, 2, 2, 2]
     """
-    if isinstance(labels, np.ndarray | np.generic) and np.issubdtype(labels.dtype, np.integer):
-        limits = np.iinfo(jnp.asarray(labels[:0]).dtype)
-        if labels.size and (labels.min() < limits.min or labels.max() > limits.max):
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.size:
+        limits = np.iinfo(jax.dtypes.canonicalize_dtype(labels.dtype))
+        if labels.min() < limits.min or labels.max() > limits.max:
             # JAX would wrap them round and make one class of several.
-            labels = np.unique(labels, return_inverse=True)[1]
+            labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
     labels = jnp.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(

@@ -190,8 +190,8 @@ def permutation_tests(
     """
     _check_options(count, alpha)
     function = resolve("measure", measure, MEASURES)
-    for space in spaces[:1]:
-        _check_direction(function, space, distance)
+    if len(spaces):
+        _check_direction(function, spaces[0], distance)
     scores = pair_scores(measure, spaces, key, count, pairs=pairs, devices=devices, visit=visit)
     return {
         pair: judged(function, found[0], found[1:], alpha, distance, best)

@@ -36,8 +36,7 @@ class LatentStitching:
         heads: one pytree of head parameters for each decoder, with a leading axis of runs.
         classes: the labels that the logits of the heads stand for, `[c]`.
         crosses: which encoders each head can read, `[encoders, decoders]`; all if left out.
-        trained_on: what the heads were trained with, by name: two results whose entries are equal
-            have the same heads.
+        trained_on: what the heads were trained with, by name, but for the values of the latents.
     """
 
     names: tuple[str, ...]
@@ -205,7 +204,8 @@ def stitch_latents(
             run with every set. By default each seed draws its own.
         parallel_samples: how many training rows each seed draws; None for all of them.
         heads: an earlier result, whose heads are then not trained again. Representations that keep
-            latents as they are share them, with the same encoders, labels, head and seeds.
+            latents as they are share them, with the same encoders, labels, head and seeds. That
+            the latents have the same values is not checked.
 
     Returns:
         A `LatentStitching`.
@@ -340,6 +340,7 @@ def _crosses(
     rows = jax.ShapeDtypeStruct((count, num_parallel), jnp.int32)
     train = jax.ShapeDtypeStruct((num_train,), jnp.int32)
     jax.eval_shape(look, jax.random.key(0), spaces, rows, train)
+    found.flags.writeable = False  # shared by the results of all calls
     return found
 
 
