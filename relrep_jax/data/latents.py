@@ -88,7 +88,7 @@ def load_latents(path: str | os.PathLike[str]) -> LatentSpace:
             objects; several matrices and none is named; not a finite real matrix; a package that
             reads it is not installed. The message names the file and says what to do.
     """
-    file, key = _split_key(path)
+    file, key = split_key(path)
     arrays = _arrays(file)
     if key is None:
         chosen = _matrices(file, arrays)
@@ -126,7 +126,7 @@ def load_folder(
     home = Path(folder)
     if not home.is_dir():
         raise DatasetError(f"{home} is not a folder of latents.")
-    others = {_split_key(path)[0].resolve() for path in leave_out}
+    others = {split_key(path)[0].resolve() for path in leave_out}
     files = [file for file in _files(home) if file.resolve() not in others]
     return {space.name: space.array for space in load_spaces(files)}
 
@@ -148,7 +148,7 @@ def load_spaces(paths: Sequence[str | os.PathLike[str]]) -> list[LatentSpace]:
     """
     found: list[tuple[Path, str | None, np.ndarray]] = []
     for path in paths:
-        file, key = _split_key(path)
+        file, key = split_key(path)
         if key is not None:
             found.append((file, key, load_latents(path).array))
             continue
@@ -324,7 +324,7 @@ def load_labelled(
 # --- Finding arrays ----------------------------------------------------------------------------
 
 
-def _split_key(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
+def split_key(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """`file.npz:key` as file and key."""
     file = Path(path).expanduser()
     head, found, key = str(file).rpartition(":")
@@ -649,7 +649,7 @@ def _integers(file: Path) -> np.ndarray:
 
 
 def _vector(path: str | os.PathLike[str], what: str) -> tuple[Path, np.ndarray]:
-    file, key = _split_key(path)
+    file, key = split_key(path)
     suffix = file.suffix.lower()
     if suffix in (".txt", ".csv"):
         words = _lines(file)

@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from relrep_jax._files import atomic_write_text
+from relrep_jax.data.latents import split_key
 from relrep_jax.data.planetoid import find_planetoid
 from relrep_jax.experiments.config import ConfigError, differences, flatten, to_json
 
@@ -110,9 +111,7 @@ def _files_of(path: Path) -> list[Path]:
     planetoid = find_planetoid(path)
     if planetoid is not None:
         return sorted(planetoid.parent.glob(glob.escape(planetoid.name) + ".*"))
-    if path.is_file():
-        return [path]
-    file = Path(str(path).rpartition(":")[0])
+    file, _ = split_key(path)
     return [file] if file.is_file() else []
 
 

@@ -1,7 +1,7 @@
 """Transforms by name, one after another, and fitted."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 
 import jax
 from jax.typing import ArrayLike
@@ -66,7 +66,7 @@ def chain(*transforms: str | Transform) -> Transform:
     return _chain(tuple(get(transform) for transform in transforms))
 
 
-@cache
+@lru_cache(maxsize=256)
 def _chain(links: tuple[Transform, ...]) -> Transform:
     # Equal chains are one object: what they fitted has one pytree structure and one trace.
     def fit(latents: ArrayLike) -> Params:
