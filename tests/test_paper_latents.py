@@ -539,9 +539,7 @@ def test_heads_on_latents_serve_every_translation(folder, name):
     for method in ("orthogonal", "ridge"):
         assert representations.get(method).keeps_latents
         apart = stitch_latents(*problem, method, head, 2, parallel_samples=12)
-        shared = stitch_latents(
-            *problem, method, head, 2, parallel_samples=12, heads=absolute.heads
-        )
+        shared = stitch_latents(*problem, method, head, 2, parallel_samples=12, heads=absolute)
         np.testing.assert_allclose(shared.accuracy, apart.accuracy, atol=0.03)
         np.testing.assert_allclose(shared.non_stitched(), absolute.non_stitched(), atol=0.03)
     assert not representations.get("centred_cosine").keeps_latents
