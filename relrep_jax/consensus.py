@@ -14,6 +14,7 @@ import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from relrep_jax._linalg import as_float, dot, size_of, unit_rows
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import check_corresponding, check_matrix, check_number
 
 
@@ -33,6 +34,7 @@ class Consensus:
     targets: tuple[jax.Array, ...]
 
 
+@automatic_sharding
 def fit(
     anchors: Sequence[jax.Array],
     *,
@@ -128,6 +130,7 @@ def apply(params: Consensus, i: int, x: jax.Array) -> jax.Array:
     return out.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else out.dtype)
 
 
+@automatic_sharding
 def mutual_matches(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Which row of `y` is nearest to each row of `x`, and whether the choice is mutual.
 
@@ -156,6 +159,7 @@ def mutual_matches(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return forth.astype(jnp.int32), back[forth] == jnp.arange(x.shape[0])
 
 
+@automatic_sharding
 def match_and_fit(
     anchors: Sequence[jax.Array],
     pools: Sequence[jax.Array],

@@ -35,6 +35,7 @@ from relrep_jax._linalg import (
     thin_svd,
     unit_rows,
 )
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import check_corresponding, check_matrix, check_number, lookup
 
 
@@ -113,6 +114,7 @@ def apply_affine(params: AffineMap, x: jax.Array) -> jax.Array:
     return out.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else out.dtype)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="scaling")
 def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> AffineMap:
     """Orthogonal Procrustes: a rotation or reflection, a shift and, if wanted, one scale.
@@ -157,6 +159,7 @@ def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> Affin
     return AffineMap(source_mean, matrix, target_mean)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="rcond")
 def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
     """Least squares without bias: `W = argmin ||X W - Y||`, of least norm where many do it.
@@ -182,6 +185,7 @@ def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> Aff
     return AffineMap(jnp.zeros_like(x[0]), matrix, jnp.zeros_like(y[0]))
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="rcond")
 def fit_affine(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
     """Least squares with bias: `W, b = argmin ||X W + b - Y||`, `W` of least norm.
@@ -234,6 +238,7 @@ def fit_ridge(x: jax.Array, y: jax.Array, *, penalty: float | jax.Array = 1.0) -
     return _fit_ridge(x, y, penalty)
 
 
+@automatic_sharding
 @jax.jit
 def _fit_ridge(x: jax.Array, y: jax.Array, penalty: float | jax.Array) -> AffineMap:
     x, source_mean = centre(as_float(x))
@@ -245,6 +250,7 @@ def _fit_ridge(x: jax.Array, y: jax.Array, penalty: float | jax.Array) -> Affine
     return AffineMap(source_mean, least_squares(rows, targets, default_rcond(rows)), target_mean)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="rank")
 def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
     """Reduced-rank regression: the affine least squares among matrices of rank `rank`.
@@ -280,6 +286,7 @@ def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> Affi
     return AffineMap(source_mean, matrix, target_mean)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="rank")
 def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
     """Canonical-correlation map: whiten, identify the leading canonical variates, unwhiten.
@@ -338,6 +345,7 @@ class InverseRelativeMap:
     scale: jax.Array
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="rcond")
 def fit_inverse_relative(
     x_anchors: jax.Array, y_anchors: jax.Array, *, rcond: float | None = None
@@ -469,6 +477,7 @@ class ProcrustesConsensus:
     consensus: jax.Array
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames=("scaling", "iterations"))
 def fit_generalized_procrustes(
     spaces: Sequence[jax.Array], *, scaling: bool = True, iterations: int = 50

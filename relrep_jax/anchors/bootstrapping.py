@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float, dot, unit_rows
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_indices
 from relrep_jax.anchors.clustering import _next_to
 from relrep_jax.anchors.mixing import _minimise
@@ -140,6 +141,7 @@ def _check_seeds(seeds: ArrayLike, n1: int, n2: int, num_anchors: int) -> None:
         )
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames=("num_anchors", "num_samples", "sinkhorn_steps"))
 def _bootstrap(
     key, x, y, seeds, num_anchors, num_samples, epsilon, sinkhorn_steps, steps, learning_rate

@@ -16,6 +16,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float, dot, size_of, unit_rows
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_num_anchors, matched_rows
 from relrep_jax.checks import check_matrix, lookup
 from relrep_jax.transforms import standard_scaling
@@ -105,6 +106,7 @@ def _check_clusters(num_clusters: int, num_samples: int) -> None:
         )
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames=("num_clusters", "steps", "restarts", "init", "spherical"))
 def _cluster(key, x, num_clusters, steps, restarts, init, spherical) -> KMeansResult:
     x = as_float(x)
@@ -197,6 +199,7 @@ def _in_blocks(function, *arrays: Array):
     return jax.tree.map(lambda v: jnp.zeros((n, *v.shape[2:]), v.dtype).at[rows].set(v), blocks)
 
 
+@automatic_sharding
 def _sums(x: Array, assignments: Array, num_clusters: int) -> tuple[Array, Array]:
     """Sums and numbers of the members of every cluster."""
     sums = jax.ops.segment_sum(x, assignments, num_clusters)
@@ -262,6 +265,7 @@ def kmeans(
     return _next_to(x, result.centroids, spherical)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="spherical")
 def _next_to(x: Array, centroids: Array, spherical: bool, free: Array | None = None) -> Array:
     """Distinct samples near to centroids, those of them that are free `[n]`."""

@@ -8,6 +8,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_candidates
 from relrep_jax.checks import check_matrix
 from relrep_jax.similarities import pairwise
@@ -60,6 +61,7 @@ def greedy(x: ArrayLike, num_anchors: int, *, candidates: ArrayLike | None = Non
     return _greedy(x, candidates, num_anchors)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="num_anchors")
 def _greedy(x: Array, candidates: Array, num_anchors: int) -> Array:
     x = as_float(x)

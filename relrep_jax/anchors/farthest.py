@@ -15,6 +15,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float, dot
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors import _exact
 from relrep_jax.anchors._checks import check_indices, check_num_anchors
 from relrep_jax.checks import check_matrix, lookup
@@ -113,6 +114,7 @@ def _check_start(start: ArrayLike, n: int) -> Array:
     return start.astype(jnp.int32)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames=("num_anchors", "metric"))
 def _farthest_point(x: Array, start: Array, num_anchors: int, metric: str) -> Array:
     space = _prepare(as_float(x), metric)

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float, centre, dot
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_candidates, check_indices
 from relrep_jax.anchors.clustering import cluster
 from relrep_jax.checks import check_matrix, check_number
@@ -78,6 +79,7 @@ def _rescaled(x: Array) -> Array:
     return x / jnp.where(spread > 0, spread, 1)
 
 
+@automatic_sharding
 def _loss(weights: Array, x: Array, terms: tuple[float, ...]) -> Array:
     coverage, diversity, clustering, entropy = terms
     m, n = weights.shape
@@ -93,6 +95,7 @@ def _loss(weights: Array, x: Array, terms: tuple[float, ...]) -> Array:
     return coverage * nearest - diversity * between + clustering * within - entropy * width
 
 
+@automatic_sharding
 def learn_mixtures(
     key: Array,
     x: ArrayLike,
@@ -238,6 +241,7 @@ def centroid_mixtures(
     return _around(x, centroids, num_closest, divergence, steps, learning_rate)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnames="num_closest")
 def _around(x, centroids, num_closest, divergence, steps, learning_rate) -> Array:
     n = x.shape[0]
@@ -274,6 +278,7 @@ def _nearest(x: Array, points: Array, count: int) -> Array:
     return lax.map(of, points[:, None], batch_size=min(block, points.shape[0]))[:, 0]
 
 
+@automatic_sharding
 def apply_mixtures(weights: ArrayLike, y: ArrayLike, rows: ArrayLike | None = None) -> Array:
     """The anchors that mixtures are in a space: `W y`.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_num_anchors
 
 
@@ -36,6 +37,7 @@ def uniform(key: jax.Array, num_samples: int, num_anchors: int) -> jax.Array:
     return jax.random.permutation(key, num_samples)[:num_anchors].astype(jnp.int32)
 
 
+@automatic_sharding
 def stratified(key: jax.Array, labels: ArrayLike, num_anchors: int) -> jax.Array:
     """Anchors drawn in turn from every class, uniformly inside a class.
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import check_matrix
 
 
@@ -27,6 +28,7 @@ def measure(*static: str) -> Callable[[Callable[..., jax.Array]], Callable[..., 
     """
 
     def decorate(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        @automatic_sharding
         @partial(jax.jit, static_argnames=static)
         @wraps(function)
         def compiled(x, y, *options, **more):

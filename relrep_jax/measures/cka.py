@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from relrep_jax._linalg import as_float, centre, dot, size_of
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import check_matrix, check_number
 from relrep_jax.measures._blocks import (
     as_floats,
@@ -199,6 +200,7 @@ def median_distance(x: jax.Array) -> jax.Array:
     return jnp.where(all_finite(x), _median_distance(x), jnp.nan)
 
 
+@automatic_sharding
 @jax.jit
 def _median_distance(x: jax.Array) -> jax.Array:
     x = lax.stop_gradient(as_float(x))
@@ -311,6 +313,7 @@ def _bandwidths(bandwidth: Any) -> tuple[Any, Any]:
     return tuple(bandwidth) if isinstance(bandwidth, (tuple, list)) else (bandwidth, bandwidth)
 
 
+@automatic_sharding
 def default_bandwidth(x: jax.Array) -> jax.Array:
     """The `median_distance` of rows `[n, d]`, `n >= 2`; their root mean square distance where more
     than half of the pairs coincide, 1 where all do. No gradient flows through it."""
@@ -434,6 +437,7 @@ def _init_linear(d1: int, d2: int, dtype: Any = jnp.float32) -> CKAState:
     )
 
 
+@automatic_sharding
 def _update_linear(state: CKAState, x: jax.Array, y: jax.Array) -> CKAState:
     check_pair(x, y, rows=1)
     widths = state.x_mean.shape[-1], state.y_mean.shape[-1]
@@ -459,6 +463,7 @@ def _update_linear(state: CKAState, x: jax.Array, y: jax.Array) -> CKAState:
     )
 
 
+@automatic_sharding
 def _compute_linear(state: CKAState) -> jax.Array:
     def root_of_norm(moments):
         size = size_of(moments)
@@ -534,6 +539,7 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
     def init(dtype: Any = jnp.float32) -> MinibatchState:
         return MinibatchState(*(jnp.zeros((), dtype) for _ in MinibatchState._fields))
 
+    @automatic_sharding
     def update(state: MinibatchState, x: jax.Array, y: jax.Array) -> MinibatchState:
         _check_rows(x, y, debiased=True)
         n = x.shape[0]
@@ -570,6 +576,7 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
             *sizes,
         )
 
+    @automatic_sharding
     def compute(state: MinibatchState) -> jax.Array:
         ratio = divide(divide(state.xy, safe_sqrt(state.xx)), safe_sqrt(state.yy))
         ratio = jnp.clip(ratio, -1.0, 1.0)

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import resolve
 from relrep_jax.measures._blocks import as_floats, check_pair
 from relrep_jax.measures._compiled import all_finite
@@ -127,6 +128,7 @@ def permutation_test(
     return judged(function, jnp.where(finite, score, jnp.nan), null, alpha, distance, best)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _score_and_null(
     form: Form, n: int, batch_size: int | None, x: Any, y: Any, keys: jax.Array
@@ -366,16 +368,19 @@ def _of(form: Form) -> Callable:
     return form.several or form.scores
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnums=0)
 def _prepare(prepare: Callable, x: jax.Array) -> Any:
     return prepare(x)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnums=0)
 def _pair(pair: Callable, x: Any, y: Any) -> tuple[Any, Any]:
     return pair(x, y)
 
 
+@automatic_sharding
 @partial(jax.jit, static_argnums=(0, 1))
 def _scores(
     scores: Callable, mesh: Mesh, lefts: tuple[Any, ...], right: Any, orders: jax.Array

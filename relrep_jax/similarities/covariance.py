@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from relrep_jax import checks
 from relrep_jax._linalg import mean_of
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.similarities import pairwise
 from relrep_jax.similarities.vectors import accumulate, matmul, prepare
 
@@ -82,6 +83,7 @@ def whitened_inner(
     return matmul(x - mean, matmul(anchors - mean, precision).T).astype(dtype)
 
 
+@automatic_sharding
 def covariance_statistics(
     latents: ArrayLike, shrinkage: float | str = "ledoit_wolf"
 ) -> tuple[Array, Array]:

@@ -1,5 +1,7 @@
 """What is done to similarities once they are computed: rounding, sparsity and powers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,11 +75,16 @@ def sparsify_and_power(similarities: ArrayLike, k: int, p: float) -> Array:
             f"{s.shape}, got {k!r}."
         )
     checks.check_number("p", p, "be at least 1", lambda value: value >= 1)
-    kept = lax.top_k(lax.stop_gradient(s), k)[1]
-    kept = jax.vmap(lambda row, kept: row.at[kept].set(True))(jnp.zeros(s.shape, bool), kept)
-    s = jnp.where(kept, s, 0)
+    s = jnp.where(_are_largest(lax.stop_gradient(s), int(k)), s, 0)
     # Powers of ratios to the largest entry of a row, which do not overflow.
     largest = jnp.max(jnp.abs(lax.stop_gradient(s)), axis=1, keepdims=True)
     s = s * pairwise.reciprocal(largest)
     magnitude = jnp.where(s == 0, 1, jnp.abs(s))
     return unit(jnp.where(s == 0, 0, jnp.sign(s) * magnitude**p)).astype(dtype)
+
+
+@partial(jax.jit, static_argnames="k")
+def _are_largest(s: Array, k: int) -> Array:
+    """Which entries are the k largest of their row, of equal ones the first."""
+    places = lax.top_k(s, k)[1]
+    return jax.vmap(lambda row, places: jnp.zeros_like(row, bool).at[places].set(True))(s, places)

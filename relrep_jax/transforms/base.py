@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import check_matrix
 
 Params = Any
@@ -100,6 +101,7 @@ def fitted_width(params: Params) -> int:
 
 def fitted(function: Callable[[jax.Array], Params]) -> Callable[[ArrayLike], Params]:
     """`function` of latents that were checked, in float32 at least."""
+    function = automatic_sharding(function)
 
     def fit(latents: ArrayLike) -> Params:
         check_matrix("latents", latents)
