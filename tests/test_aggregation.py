@@ -142,6 +142,7 @@ def test_bfloat16(name):
     assert np.abs(np.float32(result) - np.asarray(exact)).max() < 0.1 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_gradients_are_finite_for_constant_rows(name):
     module = build(name)

@@ -219,6 +219,7 @@ def test_many_farthest_points_of_many_features_are_those_of_float64(metric):
 farthest = jax.jit(anchors.farthest_point, static_argnums=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(
@@ -242,6 +243,7 @@ def test_farthest_points_map_over_spaces_and_a_prefix_is_the_choice_of_fewer():
     assert anchors.farthest_point(x[0], 6, start=7).tolist() == together[0, 1, :6].tolist()
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_still_give_distinct_anchors():
     x = spread("normal", 60, 4)
     x[[5, 30]] = np.nan
@@ -278,6 +280,7 @@ def greedy_reference(x, num_anchors, candidates):
     return np.asarray(candidates)[chosen].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("candidates", [None, np.arange(5, 300, 3)])
 def test_greedy_is_the_greedy_of_float64(candidates):
     x = spread("normal", 300, 8) + 3
@@ -286,6 +289,7 @@ def test_greedy_is_the_greedy_of_float64(candidates):
     assert anchors.greedy(x, 1, candidates=candidates).tolist() == expected[:1]
 
 
+@pytest.mark.slow
 def test_greedy_stays_distinct_among_duplicates_and_maps_over_spaces():
     x = jnp.stack([spread("zeros", 20, 2), spread("normal", 20, 2)])
     together = jax.vmap(lambda x: anchors.greedy(x, 20))(x)
@@ -304,6 +308,7 @@ def inertia(x, result):
     return float(np.sum((x.astype(np.float64) - centroids[np.asarray(result.assignments)]) ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "far clusters"])
 def test_clusters_are_as_tight_as_those_of_scikit_learn(name):
     rng = np.random.default_rng(0)
@@ -323,6 +328,7 @@ def test_clusters_are_as_tight_as_those_of_scikit_learn(name):
     np.testing.assert_allclose(own, distances.min(axis=1), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_restarts_keep_the_best_and_no_cluster_stays_empty():
     x = spread("duplicates", 300, 2)
     once = anchors.cluster(jax.random.key(1), x, 25, init="random")
@@ -332,6 +338,7 @@ def test_restarts_keep_the_best_and_no_cluster_stays_empty():
     assert len(np.unique(once.assignments)) == 25
 
 
+@pytest.mark.slow
 def test_spherical_clusters_heed_directions_alone():
     rng = np.random.default_rng(0)
     directions = ortho_group.rvs(6, random_state=0)
@@ -385,7 +392,9 @@ def two_spaces(n=240, seed=0):
     return x, y, rotation, order
 
 
-@pytest.mark.parametrize("by", [0, 1, "joint"])
+@pytest.mark.parametrize(
+    "by", [0, *(pytest.param(b, marks=pytest.mark.slow) for b in (1, "joint"))]
+)
 def test_prototypes_of_a_rotated_space_are_rotated_prototypes(by):
     x, y, rotation, order = two_spaces()
     rows = [np.arange(len(x)), order]
@@ -621,6 +630,7 @@ def test_parallel_samples_are_counted_once():
         count(weights=jnp.arange(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [-80, 80])
 def test_kmeans_is_blind_to_powers_of_two(exponent):
     key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (64, 5))
@@ -632,6 +642,7 @@ def test_kmeans_is_blind_to_powers_of_two(exponent):
     )
 
 
+@pytest.mark.slow
 def test_greedy_stays_distinct_where_samples_are_not_finite():
     x = jax.random.normal(jax.random.key(0), (30, 3))
     expected = anchors.greedy(jnp.delete(x, 20, axis=0), 5)
@@ -683,6 +694,7 @@ def test_weights_of_terms_are_not_negative():
         anchors.centroid_mixtures(x, x[:3], divergence=-5.0)
 
 
+@pytest.mark.slow
 def test_classes_beyond_32_bits_stay_apart():
     labels = np.array([0, 2**32, 2**33, -(2**40)] * 25)
     chosen = labels[np.asarray(anchors.stratified(jax.random.key(0), labels, 8))]

@@ -125,6 +125,7 @@ def test_seeds_out_of_range_are_refused_before_any_work(home, capsys, monkeypatc
     refused(capsys, *argv, "--seed", seed, says=["--seed", "0 .. 2**32 - 1", seed])
 
 
+@pytest.mark.slow
 def test_the_greatest_seed_is_taken(home):
     seed = ["--seed", "4294967295"]
     assert main(["anchors", "a.npy", "--count", "3", *seed, "-o", "s.npy"]) == 0
@@ -350,6 +351,7 @@ def test_project_writes_products(home):
         np.testing.assert_allclose(load_latents(f"p.npz:{key}").array, array, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_project_takes_vectors_statistics_and_narrow_types(home):
     np.save("vectors.npy", spaces()[0][[5, 1, 50, 20]])
     argv = ["project", "a.npy", "--anchor-vectors", "vectors.npy"]
@@ -488,7 +490,7 @@ METHODS = {
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("fps", "kmeans") else ())
+        pytest.param(name, marks=() if name == "stratified" else pytest.mark.slow)
         for name in METHODS
     ],
 )

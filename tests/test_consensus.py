@@ -150,6 +150,7 @@ def test_finds_the_correspondence_of_pools_in_any_order():
     assert disagreement(many) < 0.8 * disagreement(few)
 
 
+@pytest.mark.slow
 def test_mutual_matches():
     x = jnp.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     y = jnp.array([[0.0, 2.0], [3.0, 0.0]])

@@ -136,6 +136,7 @@ def test_vmap_over_seeds_matches_a_loop(axes, transpose):
         close(jax.tree.map(lambda leaf, seed=seed: leaf[seed], seeded), single(*chosen))
 
 
+@pytest.mark.slow
 def test_gradient_through_vmap_sums_over_a_shared_argument():
     x, kernel = operands((5, 5), (3, 3), lead=(4,))
 
@@ -151,6 +152,7 @@ def test_gradient_through_vmap_sums_over_a_shared_argument():
         close(got, expected, 1e-4)
 
 
+@pytest.mark.slow
 def test_nested_vmap():
     x, kernel = normal(0, 2, 3, 4, 5, 5, 2), normal(1, 2, 3, 3, 2, 3)
 
@@ -190,6 +192,7 @@ def test_descent_inside_map_of_scan():
     close(batched, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transpose", [False, True])
 def test_second_order_reverse_mode(transpose):
     u, kernel = operands((5, 6), (3, 2), n=2)
@@ -228,6 +231,7 @@ def test_forward_mode_is_refused():
         jax.jvp(lambda x: convolve(x, kernel), (x,), (x,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_bfloat16_is_summed_in_float32(lead):
     # 4608 products a sum: summed in bfloat16 they would be off by several per cent.
@@ -374,6 +378,7 @@ def by_patches(x, kernel, g, strides, padding):
     )
 
 
+@pytest.mark.slow
 def test_products_with_patches_of_bfloat16_are_summed_in_float32():
     x = jnp.abs(normal(0, 2, 8, 8, 512)).astype(jnp.bfloat16)
     kernel = jnp.abs(normal(1, 3, 3, 512, 2)).astype(jnp.bfloat16)
@@ -413,6 +418,7 @@ def test_images_alone_fold_into_the_batch(platform):
     assert "tensor<35x8x8x2xf32>" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(7, 7), (8, 5), (2, 2)])
 @pytest.mark.parametrize("kernel_size, strides, padding", [(3, 1, 1), (4, 2, 1), ((3, 5), 2, 2)])
 def test_module_sizes_are_those_of_pytorch(size, kernel_size, strides, padding):
@@ -435,6 +441,7 @@ def test_output_size_may_be_chosen_among_those_of_the_stride():
         convolve_transpose(x, kernel, 2, 1, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [Conv, ConvTranspose])
 def test_modules_are_built_once_and_applied_as_pure_functions(module):
     x = normal(0, 4, 6, 6, 3)
@@ -504,6 +511,7 @@ def test_errors_show_what_was_given(call, message):
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "size", "kernel", "strides", "padding"),
     [

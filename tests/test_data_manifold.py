@@ -54,6 +54,7 @@ def test_a_model_among_many_is_the_model_trained_alone():
     np.testing.assert_allclose(spaces[1, 0], expected, rtol=1e-2, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_every_combination_is_a_model():
     config = small(scale="full")
     config.sweep.layers = ("gcnii", "gin")

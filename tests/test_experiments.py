@@ -415,6 +415,7 @@ def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
     assert np.isnan(list(bad)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task, relative, width",
     [("autoencoder", -1, 6), ("autoencoder", 0, 4 * 4 * 4), ("classifier", 5, 5)],

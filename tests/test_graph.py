@@ -256,7 +256,8 @@ def bag_of_words(seed=0):
     return x, BCOO.fromdense(x)
 
 
-@pytest.mark.parametrize("indices_sorted", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("indices_sorted", [True, False])
 def test_sparse_features_are_the_same_features(indices_sorted):
     edges, _ = random_graph()
     adjacency = normalize(edges, NODES)
@@ -283,11 +284,13 @@ def test_sparse_features_are_the_same_features(indices_sorted):
         )
 
 
+@pytest.mark.slow
 def test_features_with_dense_axes_are_refused():
     with pytest.raises(ValueError, match="sparse in both of its two axes.* 1 dense axes"):
         sparse_product(BCOO.fromdense(jnp.eye(3), n_dense=1), jnp.ones((3, 2)))
 
 
+@pytest.mark.slow
 def test_stored_entries_of_sparse_features_are_dropped():
     dense, sparse = bag_of_words()
     dropped = drop(jax.random.key(0), sparse, 0.5)
@@ -298,6 +301,7 @@ def test_stored_entries_of_sparse_features_are_dropped():
     assert 0 < kept.sum() < sparse.nse
 
 
+@pytest.mark.slow
 def test_training_drops_and_encoding_does_not():
     edges, _ = random_graph()
     adjacency = normalize(edges, NODES)

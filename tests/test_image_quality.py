@@ -68,6 +68,7 @@ def test_windows_fit_small_images(shape):
     np.testing.assert_allclose(ours, theirs, rtol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGE_METRICS)
 def test_better_reconstructions_score_better(name):
     sign = -1 if name == "ergas" else 1
@@ -89,6 +90,7 @@ def test_vmap_over_predictions_scores_each_alone(name):
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_perfect_reconstructions():
     _, target = images((2, 12, 12, 1))
     np.testing.assert_allclose(ssim(target, target), 1, atol=1e-6)

@@ -128,7 +128,7 @@ def test_linear_cka_agrees_with_its_gram_form(name, debiased):
     np.testing.assert_allclose(compiled("linear_cka", debiased=debiased)(x, y), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*SMALL, "two blocks"])
+@pytest.mark.parametrize("name", [*SMALL, pytest.param("two blocks", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("debiased", [False, True])
 def test_rbf_cka_agrees_with_its_definition(name, debiased):
     x, y, rx, ry = pair(name)
@@ -136,6 +136,7 @@ def test_rbf_cka_agrees_with_its_definition(name, debiased):
     np.testing.assert_allclose(compiled("rbf_cka", debiased=debiased)(x, y), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bandwidth", [3.0, (2.0, 6.0)])
 def test_rbf_cka_takes_one_bandwidth_or_two(bandwidth):
     x, y, rx, ry = pair("plain")
@@ -144,7 +145,9 @@ def test_rbf_cka_takes_one_bandwidth_or_two(bandwidth):
     np.testing.assert_allclose(compiled("rbf_cka", bandwidth=bandwidth)(x, y), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("n", [2, 5, 100, 1027, 2500])
+@pytest.mark.parametrize(
+    "n", [2, 5, 100, *(pytest.param(n, marks=pytest.mark.slow) for n in (1027, 2500))]
+)
 def test_median_distance_agrees_with_numpy(n):
     x = f32(normal(n, n, 8) * 3.0 + 7.0)
     expected = np.median(scipy.spatial.distance.pdist(np.float64(x)))
@@ -337,6 +340,7 @@ def test_common_reordering_of_rows_changes_nothing(name):
     np.testing.assert_allclose(ALL[name](x, y), ALL[name](x[order], y[order]), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 @pytest.mark.parametrize("name", SIMILAR)
 def test_extreme_scales_neither_overflow_nor_vanish(name, scale):
@@ -345,6 +349,7 @@ def test_extreme_scales_neither_overflow_nor_vanish(name, scale):
     np.testing.assert_allclose(before, after, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_debiased_estimates_do_not_grow_with_the_width():
     x, y = f32(normal(0, 30, 400)), f32(normal(1, 30, 400))
     assert float(ALL["linear_cka"](x, y)) > 0.9
@@ -399,6 +404,7 @@ def degenerate():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", degenerate())
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_nothing_is_ever_nan(name, case):
@@ -428,6 +434,7 @@ def test_degenerate_spaces_agree_with_references_where_these_exist(case):
         np.testing.assert_allclose(compiled("rbf_cka", debiased=debiased)(x, y), rbf, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in SIMILAR if n not in ("svcca", "pwcca")])
 def test_rows_at_equal_distances_are_never_nan(name):
     x, y = f32(np.eye(20)), f32(normal(0, 20, 20))
@@ -531,6 +538,7 @@ def test_streaming_linear_cka_is_that_of_all_rows(name, sizes):
     np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_streaming_linear_cka_survives_batches_that_drift_apart():
     x, y = alike(200, 6, 5)
     drift = np.repeat(np.arange(10) * 100.0, 20)[:, None]
@@ -543,6 +551,7 @@ def test_streaming_linear_cka_survives_batches_that_drift_apart():
     np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_streams_know_nothing_before_the_first_batch():
     assert (
         float(measures.streaming_linear_cka.compute(measures.streaming_linear_cka.init(3, 4))) == 0
@@ -601,6 +610,7 @@ def likeness(x, y):
     return 1 - measures.procrustes_distance(x, y)
 
 
+@pytest.mark.slow
 def test_distances_turn_all_orders_round():
     x, y = map(f32, alike(60, 9, 9))
     key = jax.random.key(3)
@@ -613,6 +623,7 @@ def test_distances_turn_all_orders_round():
     assert float(ours.p_value) == pytest.approx(1 / 41)
 
 
+@pytest.mark.slow
 def test_wide_spaces_that_are_alike_by_chance_are_called_out():
     x, y = f32(normal(0, 20, 200)), f32(normal(1, 20, 200))
     result = permutation("linear_cka", count=100)(x, y, jax.random.key(0))
@@ -629,6 +640,7 @@ def test_p_values_of_unrelated_spaces_are_uniform():
     assert scipy.stats.kstest(np.asarray(p_values), "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_permutations_are_free_of_the_batch_size():
     x, y = map(f32, alike(60, 9, 9))
     one, some = (
@@ -663,18 +675,9 @@ def test_prepared_forms_give_the_same_test(name):
     np.testing.assert_allclose(ours.score, ALL[name](x, y), atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "linear_cka",
-        "svcca",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("pwcca", "procrustes_distance", "rsa")
-        ),
-    ],
-)
-@pytest.mark.parametrize("widths", [(40, 50), pytest.param((40, 5), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear_cka", "svcca", "pwcca", "procrustes_distance", "rsa"])
+@pytest.mark.parametrize("widths", [(40, 50), (40, 5)])
 def test_prepared_forms_of_wide_spaces_give_the_same_test(name, widths):
     x, y = map(f32, alike(30, *widths))
     ours, theirs = (
@@ -684,7 +687,8 @@ def test_prepared_forms_of_wide_spaces_give_the_same_test(name, widths):
     assert_same_test(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["linear_cka", pytest.param("rsa", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear_cka", "rsa"])
 def test_prepared_matrices_of_many_rows_are_summed_in_bands(name):
     x, y = map(f32, alike(601, 200, 200))
     ours, theirs = (
@@ -731,7 +735,8 @@ def unprepared_with_k(name):
     return lambda x, y, k: EAGER[name](x, y, k)
 
 
-@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("jit", [False, True])
 def test_collapsed_spaces_are_not_called_alike(jit):
     x = jnp.ones((40, 3))
     test = partial(measures.permutation_test, "mutual_knn", count=19)
@@ -781,6 +786,7 @@ def decomposed(jaxpr):
                 yield from decomposed(inner.jaxpr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["procrustes_distance", "svcca", "pwcca"])
 def test_decompositions_of_many_spaces_are_never_batched(name):
     # Batched LAPACK calls on several CPU devices at once can wait for each other forever.
@@ -921,6 +927,7 @@ def test_other_scores_of_rows_that_are_not_finite_are_nan():
     assert many[1, 2].score > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_streams_are_blind_to_scales(scale):
     x, y = (f32(part) for part in alike(64, 5, 4))
@@ -967,6 +974,7 @@ def test_options_that_are_no_numbers_of_use_are_refused():
         measures.linear_cka(jax.random.split(jax.random.key(0), (4, 4)), x)
 
 
+@pytest.mark.slow
 def test_a_distance_is_known_however_it_is_wrapped():
     x = normal(0, 40, 4)
     tests = [
@@ -990,6 +998,7 @@ def test_a_distance_is_known_however_it_is_wrapped():
             call()
 
 
+@pytest.mark.slow
 def test_spaces_that_no_pair_names_may_have_other_rows():
     x, y, z = normal(0, 30, 4), normal(1, 20, 3), normal(2, 20, 5)
     key = jax.random.key(0)
@@ -1003,6 +1012,7 @@ def test_spaces_that_no_pair_names_may_have_other_rows():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [11, 20, 30, 60])
 def test_equal_spaces_with_ties_have_equal_neighbours(n):
     rng = np.random.default_rng(0)
@@ -1013,6 +1023,7 @@ def test_equal_spaces_with_ties_have_equal_neighbours(n):
         assert float(test.score) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_too_few_permutations_calibrate_nothing():
     x = normal(0, 30, 4)
     few = measures.permutation_test("linear_cka", x, x, jax.random.key(0), count=18)

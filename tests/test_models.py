@@ -50,8 +50,8 @@ def images(n, shape=(8, 8, 1), seed=0):
     ("shape", "channels"),
     [
         ((8, 8, 1), (4, 6)),
-        ((28, 28, 1), (4, 5, 6, 7)),
-        ((32, 32, 3), (4, 5, 6, 7)),
+        pytest.param((28, 28, 1), (4, 5, 6, 7), marks=pytest.mark.slow),
+        pytest.param((32, 32, 3), (4, 5, 6, 7), marks=pytest.mark.slow),
         ((7, 10, 2), (3,)),
     ],
     ids=str,
@@ -170,6 +170,7 @@ def test_the_divergence_is_that_of_a_gaussian():
     np.testing.assert_allclose(divergence, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["absolute", "relative"])
 def test_a_latent_dimension_of_zero_makes_the_features_the_latents(form):
     """Bent by the activation in the absolute form alone: GELU is nowhere below -0.17."""

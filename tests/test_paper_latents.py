@@ -311,6 +311,7 @@ def test_subsets():
         subsets(4, "most")
 
 
+@pytest.mark.slow
 def test_subspaces_are_projected_one_by_one():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((30, 7)), jnp.float32)

@@ -167,6 +167,7 @@ def test_vmap_over_anchor_sets_over_seeds_and_over_both(name):
     np.testing.assert_allclose(both, jnp.stack([jnp.stack(o) for o in one]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [None, "centering"])
 @pytest.mark.parametrize("name", ["cosine", "euclidean"])
 def test_vmap_of_large_problems_agrees_with_a_loop(name, transform, monkeypatch):
@@ -191,6 +192,7 @@ def test_vmap_of_large_problems_agrees_with_a_loop(name, transform, monkeypatch)
             np.testing.assert_allclose(both[seed, number], alone, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_product", [False, True])
 def test_gradients_of_large_problems_pass_through_vmap(by_product, monkeypatch):
     z, sets = points(0, 20), np.random.default_rng(0).integers(0, 20, (3, 4))

@@ -433,6 +433,7 @@ def make_learning_curves(rng):
 MAKERS = [make_reconstructions, make_latent_spaces, make_pair_grid, make_learning_curves]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS)
 def test_figures_are_the_same_bytes_every_time(make, tmp_path):
     contents = set()
@@ -473,6 +474,7 @@ NAMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NAMED.values(), ids=NAMED)
 def test_names_with_dollar_signs_are_drawn_as_they_are(make, tmp_path):
     figure = make(np.random.default_rng(0).random((3, 8, 8)))
@@ -667,6 +669,7 @@ def test_pair_grid_hatches_what_diverged():
     assert len(axes.texts) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values", [np.full((2, 2), np.nan), np.zeros((2, 2)), np.full((1, 1), 0.5), np.ones((20, 20))]
 )

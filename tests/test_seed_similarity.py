@@ -47,6 +47,7 @@ def test_relative_spaces_of_a_rotation_are_alike_and_latents_are_not():
         assert value == pytest.approx(1, abs=1e-4), measure
 
 
+@pytest.mark.slow
 def test_latents_through_a_map_agree_as_far_as_the_anchors_know_it():
     rng = np.random.default_rng(0)
     turn = ortho_group.rvs(6, random_state=1)

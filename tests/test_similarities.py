@@ -27,6 +27,13 @@ NAMES = sorted(sim.SIMILARITIES)
 DISTANCES = ["euclidean", "manhattan", "chebyshev", "minkowski3", "minkowski1.5"]
 
 
+def mostly_slow(cases, fast):
+    """The cases of a test, all but the fast ones marked as slow."""
+    cases = [case if isinstance(case, tuple) else (case,) for case in cases]
+    fast = [case if isinstance(case, tuple) else (case,) for case in fast]
+    return [pytest.param(*c, marks=[] if c in fast else pytest.mark.slow) for c in cases]
+
+
 def function(name):
     if name.startswith("minkowski"):
         return functools.partial(sim.minkowski, p=float(name.removeprefix("minkowski")))
@@ -90,12 +97,19 @@ class AgreesWithReference(chex.TestCase):
 
 
 @pytest.mark.parametrize("name", DISTANCES)
-@pytest.mark.parametrize("size", [(1030, 20, 9), (30, 800, 17), (1100, 800, 32)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (1030, 20, 9),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in [(30, 800, 17), (1100, 800, 32)]),
+    ],
+)
 def test_many_tiles(name, size):
     x, a = problem(*size)
     assert_relative(jax.jit(function(name))(x, a), reference(name, x, a), 3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, tolerance", [("cosine", 1e-6), ("angular", 1e-6), ("inner", 2e-4)])
 def test_large_products(name, tolerance):
     x, a = problem(2000, 300, 512)
@@ -116,6 +130,7 @@ def test_euclidean_with_every_row_close_to_an_anchor():
     assert_relative(jax.jit(sim.euclidean)(x, a), reference("euclidean", x, a), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(100, 30, 24), (1000, 400, 700)], ids=["differences", "product"])
 @pytest.mark.parametrize("where", ["samples", "anchors", "both"])
 def test_euclidean_of_rows_beside_a_huge_one(size, where):
@@ -140,6 +155,7 @@ def test_product_path_is_the_one_tested():
     assert "dot_general" not in str(jax.make_jaxpr(sim.euclidean)(*problem(100, 30, 24)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(100, 30, 24), (1000, 400, 700)], ids=["differences", "product"])
 def test_infinite_and_missing_values_stay_in_their_rows(size):
     x, a = problem(*size)
@@ -152,6 +168,7 @@ def test_infinite_and_missing_values_stay_in_their_rows(size):
     np.testing.assert_allclose(actual[others], expected[others], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cosine", "angular"])
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 @pytest.mark.parametrize("size", [(20, 10, 30), (2000, 300, 512)])
@@ -161,6 +178,7 @@ def test_directions_of_tiny_and_huge_vectors(name, scale, size):
     np.testing.assert_allclose(scaled, reference(name, x, a), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_angular_keeps_its_digits_near_parallel():
     angles = np.array([0.0, 1e-6, 1e-4, 0.1, np.pi / 2, np.pi - 1e-3, np.pi])
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -203,6 +221,7 @@ def test_distances_are_metrics(size, seed, name):
     assert (xa[:, :, None] <= xa[:, None, :] + aa[None] + 1e-4).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(size=sizes, seed=seeds)
 def test_distances_are_ordered(size, seed):
@@ -322,8 +341,8 @@ def broadcast(name, x, a):
     return jnp.sum(jnp.abs(t) ** p, -1) ** (1 / p)
 
 
-@pytest.mark.parametrize("name", DISTANCES)
-@pytest.mark.parametrize("size", [(20, 33, 19), (40, 16, 16)])
+@pytest.mark.parametrize("name", mostly_slow(DISTANCES, fast=("euclidean", "chebyshev")))
+@pytest.mark.parametrize("size", [(20, 33, 19), pytest.param((40, 16, 16), marks=pytest.mark.slow)])
 def test_gradients_of_both_arguments(name, size):
     x, a = problem(*size)
     weights = problem(size[0], size[1], 1)[0] * np.ones(size[1], np.float32)
@@ -415,6 +434,7 @@ def test_directions_of_zero_vectors(name, value, size):
 # --- memory ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTANCES)
 @pytest.mark.parametrize("argument", [0, (0, 1)])
 def test_gradient_never_holds_all_differences(name, argument):
@@ -439,8 +459,11 @@ def test_distance_never_holds_all_differences(name):
 
 @pytest.mark.parametrize(
     "name, size",
-    [(name, (9, 7, 5)) for name in NAMES + ["minkowski3"]]
-    + [(name, (1100, 20, 18)) for name in ("manhattan", "euclidean")],
+    mostly_slow(
+        [(name, (9, 7, 5)) for name in NAMES + ["minkowski3"]]
+        + [(name, (1100, 20, 18)) for name in ("manhattan", "euclidean")],
+        fast=[(name, (9, 7, 5)) for name in ("cosine", "euclidean", "chebyshev")],
+    ),
 )
 def test_vmap_over_either_and_both(name, size):
     x, a = problem(*size)
@@ -456,6 +479,7 @@ def test_vmap_over_either_and_both(name, size):
     np.testing.assert_allclose(over_a, np.stack([f(x, a) for a in as_]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_of_the_product_path():
     x, a = near_problem(1000, 400, 700)
     xs = np.stack([x, x[::-1] * 3])
@@ -464,6 +488,7 @@ def test_vmap_of_the_product_path():
         assert_relative(actual[i], reference("euclidean", xs[i], a), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES + ["minkowski3"])
 def test_gradients_inside_vmap_and_scan(name):
     x, a = problem(6, 20, 5)
@@ -642,6 +667,7 @@ def test_change_of_basis_of_dependent_anchors():
     np.testing.assert_allclose(sim.change_of_basis(x, a), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_mahalanobis_of_the_identity_is_euclidean_with_gradients():
     x, a = problem(5, 4, 3)
     precision = jnp.eye(3)
@@ -705,6 +731,7 @@ def test_degenerate_covariances_stay_finite(shrinkage, kind):
     np.testing.assert_array_equal(statistics[1], statistics[1].T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shrinkage", [0.1, 1.0])
 def test_shrinkage_by_a_number(shrinkage):
     x = problem(200, 3, 6)[0]
@@ -777,6 +804,7 @@ def test_pullback_geodesic(steps):
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_pullback_geodesic_of_a_reparametrised_decoder():
     x, a = problem(7, 5, 2)
     matrix, shift = problem(2, 1, 2, 9)
@@ -788,6 +816,7 @@ def test_pullback_geodesic_of_a_reparametrised_decoder():
     np.testing.assert_allclose(moved, sim.pullback_geodesic(x, a, curved), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_pullback_geodesic_at_an_anchor_and_of_images():
     x, a = problem(7, 5, 2)
     x[0] = a[0]
@@ -801,6 +830,7 @@ def test_pullback_geodesic_at_an_anchor_and_of_images():
         sim.pullback_geodesic(x, a, decoder, steps=0)
 
 
+@pytest.mark.slow
 def test_a_bandwidth_of_zero_tells_anchors_from_all_else():
     x = jnp.array([[0.0, 1.0], [2.0, 3.0]])
     median = measures.median_distance(jnp.repeat(x[:1], 4, axis=0))
@@ -808,6 +838,7 @@ def test_a_bandwidth_of_zero_tells_anchors_from_all_else():
     np.testing.assert_array_equal(sim.rbf(x, x, median), np.eye(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-10, 1e15])
 @pytest.mark.parametrize("name", ["cosine", "angular"])
 def test_gradients_are_finite_however_short_the_samples(name, scale):

@@ -321,6 +321,7 @@ def test_logits_that_are_not_finite_have_no_score():
         assert np.isnan(value)
 
 
+@pytest.mark.slow
 def test_the_same_call_is_compiled_once(caplog):
     rng = np.random.default_rng(0)
     spaces = {"a": rng.normal(size=(40, 5)), "b": rng.normal(size=(40, 6))}
@@ -337,6 +338,7 @@ def test_the_same_call_is_compiled_once(caplog):
     assert not compiled
 
 
+@pytest.mark.slow
 def test_heads_are_shared_on_the_same_problem_alone():
     spaces, labels, split = problem(n=120)
     options = {"seeds": 2, "parallel_samples": 20}
@@ -361,6 +363,7 @@ def test_heads_are_shared_on_the_same_problem_alone():
         rr.stitch_latents(spaces, labels, split, "absolute", heads=first.heads, **options)
 
 
+@pytest.mark.slow
 def test_few_training_rows_suffice_where_none_are_parallel():
     spaces, labels, split = problem(n=90)
     assert rr.stitch_latents(spaces, labels, split, "absolute", seeds=1).parallel_samples == 0
@@ -389,6 +392,7 @@ def test_predictions_of_nan_are_neither_right_nor_wrong():
     np.testing.assert_array_equal(right, [np.nan, 1, np.nan, 0])
 
 
+@pytest.mark.slow
 def test_the_stitching_index_is_of_the_same_decoder():
     grid = np.array([[0.8, 0.6, 0.1], [0.4, 1.0, 0.2], [0.2, 0.5, 0.4]])
     pairs = [(i, j) for i in range(3) for j in range(3) if i != j]

@@ -113,6 +113,7 @@ def test_padding_changes_nothing():
     np.testing.assert_allclose(whole, short, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_empty_text_has_finite_latents_and_gradients():
     model = build()
     variables = jax.jit(model.init)(jax.random.key(0))
@@ -129,6 +130,7 @@ def test_an_empty_text_has_finite_latents_and_gradients():
     )
 
 
+@pytest.mark.slow
 def test_dropout_draws_by_key_and_is_off_without_one():
     model = build(dropout_rate=0.5)
     variables = jax.jit(model.init)(jax.random.key(0))
@@ -203,6 +205,7 @@ def test_a_run_learns_and_leaves_its_files(table, tmp_path):
     assert "40 training and 20 test texts of 2 classes" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_latents_have_the_dtype_of_the_parameters_in_64_bit_mode():
     with jax.enable_x64(True):
         model = build()

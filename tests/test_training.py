@@ -1,6 +1,7 @@
 """Training: losses, optimisers, the compiled loop, seeds, checkpoints."""
 
 import logging
+from contextlib import contextmanager
 from functools import partial
 
 import chex
@@ -13,12 +14,13 @@ from flax import nnx
 
 from relrep_jax.models.functional import functional
 from relrep_jax.training import losses, selection
+from relrep_jax.training.ahead import Ahead
 from relrep_jax.training.checkpoints import Checkpoints
 from relrep_jax.training.loop import init_state, train_steps
 from relrep_jax.training.optimizers import make_optimizer, make_schedule
 from relrep_jax.training.seeds import over_seeds, plan_seeds
 from relrep_jax.training.selection import Selection
-from relrep_jax.training.trainer import calls_per_epoch, train
+from relrep_jax.training.trainer import calls_per_epoch, compile_program, make_program, train
 
 NUM_SAMPLES, WIDTH = 50, 5
 
@@ -92,6 +94,7 @@ def test_the_optimal_sigma_is_optimal():
         assert other > best
 
 
+@pytest.mark.slow
 def test_a_perfect_reconstruction_has_a_finite_loss_and_gradient():
     x = jnp.ones((4, 3))
     value, gradient = jax.value_and_grad(losses.optimal_sigma_nll)(x, x)
@@ -197,7 +200,7 @@ def test_log_every_changes_nothing_but_the_number_of_calls():
     chex.assert_trees_all_close(whole.variables, parts.variables, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["map", "vmap"])
+@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_a_seed_among_many_equals_the_seed_alone(strategy):
     together = run([4, 7, 9], strategy=strategy)
     alone = run([7], strategy=strategy)
@@ -334,6 +337,7 @@ def test_the_best_model_of_each_seed_is_kept(strategy):
     chex.assert_trees_all_equal(state.optimizer, every[-1].optimizer)
 
 
+@pytest.mark.slow
 def test_an_interrupted_selection_ends_as_an_uninterrupted_one(tmp_path):
     select = Selection(_judge, data()["x"][:20] + 0.1)
 
@@ -377,6 +381,7 @@ def test_a_batch_larger_than_the_data_is_refused():
         run([0], batch_size=51)
 
 
+@pytest.mark.slow
 def test_any_optax_transformation_will_do():
     plan = plan_seeds(1)
     state = train(
@@ -403,3 +408,52 @@ def test_checkpoints_leave_the_callers_logs_alone(tmp_path):
         saved.save(1, {"x": jnp.ones(2)})
     assert logger.level == before
     assert saved.latest() == 1
+
+
+@contextmanager
+def compilations():
+    """The names of the functions that are compiled inside."""
+    names = []
+
+    def listen(event, duration, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(about["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_selection", [False, True])
+def test_a_program_that_was_compiled_ahead_is_not_compiled_again(with_selection):
+    seeds, plan = [3, 4, 5], plan_seeds(3)
+    shared = plan.share(data())
+    select = None
+    if with_selection:
+        select = Selection(lambda variables, x: -jnp.sum(x), plan.share(jnp.ones(3)))
+    options = {"batch_size": 8, "log_every": 4, "select": select}
+    program = make_program(MODEL, loss, OPTIMIZER, shared, plan=plan, **options)
+    assert set(program.steps) == {4, 2}
+    compile_program(program, shared, seeds=seeds, plan=plan, select=select)
+
+    with compilations() as compiled:
+        state = run(seeds, program=program, **options)
+    assert not {"jit(run)", "jit(first)"} & set(compiled)
+    with compilations() as compiled:
+        alone = run(seeds, **options)
+    assert {"jit(run)", "jit(first)"} <= set(compiled)
+    chex.assert_trees_all_equal(state.variables, alone.variables)
+
+
+def test_what_runs_ahead_is_waited_for_and_may_fail():
+    def fail():
+        raise ValueError("no such thing")
+
+    with Ahead({"good": lambda: 7, "bad": fail}) as values:
+        assert values.get("good") == 7
+        assert values.get("other") is None
+        with pytest.raises(ValueError, match="no such thing"):
+            values.get("bad")

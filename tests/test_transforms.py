@@ -111,6 +111,7 @@ def test_a_chain_fits_each_link_on_what_comes_out_of_the_one_before():
     np.testing.assert_allclose(both.invert(both(y)), y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(transforms.TRANSFORMS))
 def test_bfloat16_stays_bfloat16_and_is_accumulated_in_more(name):
     # Features of different spread: principal axes of a ball are decided by rounding.
@@ -141,7 +142,7 @@ def anisotropic(n=300, d=8, seed=0):
     )
 
 
-@pytest.mark.parametrize("kind", ["zca", "pca"])
+@pytest.mark.parametrize("kind", [pytest.param("zca", marks=pytest.mark.slow), "pca"])
 def test_whitening_leaves_no_correlations(kind):
     x = anisotropic()
     result = transforms.fit(transforms.whitening_by(kind, shrinkage=0.0), x)(x)
@@ -162,6 +163,7 @@ def test_zca_changes_latents_least_and_pca_sorts_by_variance():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zca", "pca"])
 @pytest.mark.parametrize("shape", [(6, 20), (40, 20)])
 def test_singular_covariances_are_whitened_in_their_span(kind, shape):
@@ -239,6 +241,7 @@ def test_zero_padding_refuses_wider_latents():
         transforms.zero_padding(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-23, 1.0, 1e23])
 @pytest.mark.parametrize("name", ["l2_normalization", "layer_normalization", "standard_scaling"])
 def test_squares_neither_overflow_nor_underflow(name, scale):
@@ -248,6 +251,7 @@ def test_squares_neither_overflow_nor_underflow(name, scale):
     np.testing.assert_allclose(transforms.fit(name, scaled)(scaled), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["centering", "standard_scaling", "whitening"])
 @pytest.mark.parametrize("width", [1, 5])
 def test_latents_of_another_width_than_the_fitted_ones_are_refused(name, width):
@@ -267,6 +271,7 @@ ALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ALL, ids=lambda one: one if isinstance(one, str) else "made")
 def test_fitted_transforms_are_pickled_and_stay_of_one_structure(transform):
     x = latents()
@@ -276,6 +281,7 @@ def test_fitted_transforms_are_pickled_and_stay_of_one_structure(transform):
     np.testing.assert_array_equal(again(x), fitted(x))
 
 
+@pytest.mark.slow
 def test_equal_transforms_are_one_structure_and_one_trace():
     traced = []
 
@@ -298,6 +304,7 @@ def test_equal_transforms_are_one_structure_and_one_trace():
         assert len(traced) == number + 1
 
 
+@pytest.mark.slow
 def test_constant_features_vanish_beside_small_ones():
     rng = np.random.default_rng(0)
     x = np.full((1000, 4), 1234.567, np.float32)

@@ -137,6 +137,7 @@ def test_ridge_agrees_with_scikit_learn(penalty, shape):
     np.testing.assert_allclose(predict("ridge", x, y, new, penalty=penalty), expected, atol=3e-4)
 
 
+@pytest.mark.slow
 def test_ridge_maps_over_a_path_of_penalties():
     x, y = f32(normal(0, 50, 5)), f32(normal(1, 50, 4))
     path = jnp.array([0.1, 1.0, 10.0])
@@ -210,6 +211,7 @@ def test_inverse_relative_agrees_with_its_formula():
     np.testing.assert_allclose(predict("inverse_relative", x, y, new), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_generalized_procrustes_of_two_spaces_is_procrustes():
     x, y = normal(0, 60, 5), normal(1, 60, 5)
     y += x
@@ -245,6 +247,7 @@ def test_generalized_procrustes_restores_what_it_maps():
         np.testing.assert_allclose(back, space, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["orthogonal", "affine", "cca"])
 def test_there_and_back_again(name):
     x = normal(0, 60, 6)
@@ -253,6 +256,7 @@ def test_there_and_back_again(name):
     np.testing.assert_allclose(predict(name, y, x, there), x, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [(4, 9), (9, 4)])
 @pytest.mark.parametrize("name", NAMES)
 def test_widths_may_differ_both_ways(name, widths):
@@ -262,6 +266,7 @@ def test_widths_may_differ_both_ways(name, widths):
     assert np.isfinite(got).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_partial_correspondences_are_indexing(name):
     x = normal(0, 80, 5)
@@ -273,7 +278,10 @@ def test_partial_correspondences_are_indexing(name):
     np.testing.assert_allclose(shuffled, straight, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("orthogonal", "ridge") else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
 def test_vmap_over_pairs_equals_a_loop(name):
     x, y, new = f32(normal(0, 3, 40, 5)), f32(normal(1, 3, 40, 6)), f32(normal(2, 3, 7, 5))
     translator = translation.get(name)
@@ -300,6 +308,7 @@ def degenerate():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_few_rows_give_finite_maps(name, rows):
@@ -363,6 +372,7 @@ def test_gradients_agree_with_finite_differences(name, widths):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AFFINE)
 def test_large_offsets_do_no_harm(name):
     x, y = normal(0, 60, 5), normal(1, 60, 5)
@@ -437,6 +447,7 @@ def _divide_and_conquer_that_fails(monkeypatch):
     return _linalg.svd
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
 def test_a_decomposition_that_does_not_converge_is_done_another_way(shape, monkeypatch):
     x = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
@@ -455,6 +466,7 @@ def test_a_decomposition_of_nan_is_nan():
     assert np.isnan(jax.jit(svd)(jnp.full((3, 2), jnp.nan))[1]).all()
 
 
+@pytest.mark.slow
 def test_translations_survive_a_decomposition_that_does_not_converge(monkeypatch):
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     y = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0].astype(np.float32)
@@ -465,6 +477,7 @@ def test_translations_survive_a_decomposition_that_does_not_converge(monkeypatch
         np.testing.assert_allclose(found, y, atol=0.3 if name == "ridge" else 1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-20, 1e18])
 @pytest.mark.parametrize("name", ["orthogonal", "inverse_relative"])
 def test_scales_of_either_space_do_no_harm(name, scale):
@@ -478,6 +491,7 @@ def test_scales_of_either_space_do_no_harm(name, scale):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-20, 1e18])
 def test_scales_do_no_harm_to_a_consensus(scale):
     x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
@@ -493,6 +507,7 @@ def test_scales_do_no_harm_to_a_consensus(scale):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["orthogonal", "ridge", "cca"])
 def test_maps_are_compiled_once_outside_of_jit(name, caplog):
     x = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
@@ -518,6 +533,7 @@ def test_penalties_that_are_no_numbers_of_use_are_refused():
         consensus.fit({"a": x, "b": x})
 
 
+@pytest.mark.slow
 def test_relative_vectors_are_decoded_by_the_targets_anchors_alone():
     rng = np.random.default_rng(3)
     x, new = (rng.standard_normal((n, 6)).astype(np.float32) for n in (30, 50))

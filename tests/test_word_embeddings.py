@@ -110,6 +110,7 @@ def test_few_digits():
     assert list(word_embeddings.prepare(config).clusters) == ["a 0", "a 1"]
 
 
+@pytest.mark.slow
 def test_neighbourhoods():
     angles = np.deg2rad([0, 5, 10, 44, 90, 85, 180])
     space = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.arange(1, 8)[:, None]

@@ -5,6 +5,8 @@ Cannistraci et al. 2024 (arXiv 2310.01211); with the classifier, their end-to-en
 """
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,13 @@ from relrep_jax.experiments.config import ConfigError, check_at_least, check_fie
 from relrep_jax.experiments.end_to_end import representation_config
 from relrep_jax.experiments.tasks import TASKS, Task, count_parameters
 from relrep_jax.models import Representation, Variables
+from relrep_jax.models.functional import PureModel
+from relrep_jax.training.ahead import Ahead
 from relrep_jax.training.logs import MetricsLog, TrainingProgress
+from relrep_jax.training.loop import Loss
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds, take_seed
 from relrep_jax.training.selection import Selection
+from relrep_jax.training.trainer import Program, compile_program, make_program
 
 __all__ = ["Job", "default_config", "evaluate", "prepare", "representation_config", "run"]
 
@@ -209,9 +215,12 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     with (
         MetricsLog(workdir, job.seeds) as log,
         TrainingProgress(console, dict.fromkeys(job.tasks, config.training.epochs)) as progress,
+        Ahead(_compilations(job, data, log)) as programs,
     ):
         for name, task in job.tasks.items():
-            variables = train(job, name, task, data, workdir, log, progress)
+            variables = train(
+                job, name, task, data, workdir, log, progress, program=programs.get(name)
+            )
             found, pictures[name] = evaluate(job, name, task, variables)
             labels = tuple(map(str, job.seeds))
             grids += [
@@ -253,6 +262,7 @@ def train(
     workdir: Path,
     log: MetricsLog,
     progress: TrainingProgress,
+    program: Program | None = None,
 ) -> Variables:
     """Train one representation from all seeds, or go on where it stopped.
 
@@ -261,16 +271,15 @@ def train(
         data: the training images and labels, shared over devices.
         workdir: where checkpoints go.
         log, progress: told of every epoch.
+        program: what was compiled for it; None compiles it now.
 
     Returns:
         The trained models, with a leading seed axis.
     """
-    config, anchors = job.config, jnp.asarray(job.anchors)
+    config = job.config
     return end_to_end.train_seeds(
         name,
-        task.model,
-        task.loss,
-        _make_optimizer(config, len(job.dataset.x_train)),
+        *_model_and_loss(job, task),
         data,
         config=config,
         seeds=job.seeds,
@@ -278,11 +287,40 @@ def train(
         workdir=workdir,
         log=log,
         progress=progress,
-        batch_size=config.training.batch_size,
-        make_context=lambda data: data["image"][anchors],
-        log_every=config.training.log_every,
-        select=_selection(job, task) if end_to_end.keeps_best(config) else None,
+        program=program,
+        **_training_options(job, task),
     )
+
+
+def _model_and_loss(job: Job, task: Task) -> tuple[PureModel, Loss, optax.GradientTransformation]:
+    return task.model, task.loss, _make_optimizer(job.config, len(job.dataset.x_train))
+
+
+def _training_options(job: Job, task: Task) -> dict[str, Any]:
+    config, anchors = job.config, jnp.asarray(job.anchors)
+    return {
+        "batch_size": config.training.batch_size,
+        "make_context": lambda data: data["image"][anchors],
+        "log_every": config.training.log_every,
+        "select": _selection(job, task) if end_to_end.keeps_best(config) else None,
+    }
+
+
+def _compilations(job: Job, data: Any, log: MetricsLog) -> dict[str, Callable[[], Program]]:
+    """What compiles the training of each representation that is not over."""
+
+    def compile_task(task: Task) -> Program:
+        options = _training_options(job, task)
+        program = make_program(*_model_and_loss(job, task), data, plan=job.plan, **options)
+        return compile_program(
+            program, data, seeds=job.seeds, plan=job.plan, select=options["select"]
+        )
+
+    return {
+        name: partial(compile_task, task)
+        for name, task in job.tasks.items()
+        if log.curves(name).shape[-1] < job.config.training.epochs
+    }
 
 
 def _selection(job: Job, task: Task) -> Selection:

@@ -24,7 +24,7 @@ class Epoch(NamedTuple):
     Attributes:
         number: epochs done, from 1.
         step: steps done.
-        seconds: wall time of the epoch; the first one holds the compilation.
+        seconds: wall time of the epoch; the first one holds what was not compiled before it.
         metrics: name to `[seeds]`, means over the steps of the epoch; with a selection also
             `validation`, the score of the model after it.
     """
@@ -53,6 +53,85 @@ def _steps_per_epoch(data: Any, batch_size: int) -> int:
     return num_samples // batch_size
 
 
+class Program(NamedTuple):
+    """The compiled calls of a training; each is compiled when it is called first.
+
+    Attributes:
+        init: `seeds [s] -> (state, best)`.
+        steps: by their number, `(state, data) -> (state, metrics)`.
+        judge: `((variables, best), epoch, data) -> (best, score)`; None without a selection.
+    """
+
+    init: Callable[..., Any]
+    steps: dict[int, Callable[..., Any]]
+    judge: Callable[..., Any] | None
+
+
+def make_program(
+    model: PureModel,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    data: Any,
+    *,
+    plan: SeedPlan,
+    batch_size: int | None,
+    make_context: Callable[[Any], Any] = lambda data: None,
+    log_every: int = 0,
+    select: selection.Selection | None = None,
+) -> Program:
+    """What `train` calls for the same arguments, which it has; nothing is compiled yet."""
+    steps = {
+        num_steps: over_seeds(
+            partial(_steps, loss, optimizer, make_context, batch_size, num_steps),
+            plan,
+            donate=True,
+        )
+        for num_steps in set(_calls(data, batch_size, log_every))
+    }
+    judge = over_seeds(partial(selection.update, select.score), plan) if select else None
+
+    def first(seed):
+        state = init_state(model, optimizer, seed)
+        return state, selection.start(state.variables) if select else None
+
+    # It runs once: compiling it well would take longer than running it badly.
+    init = jax.jit(jax.vmap(first), compiler_options={"xla_backend_optimization_level": 0})
+    return Program(init, steps, judge)
+
+
+def compile_program(
+    program: Program,
+    data: Any,
+    *,
+    seeds: Sequence[int],
+    plan: SeedPlan,
+    select: selection.Selection | None = None,
+) -> Program:
+    """Compile everything that `train` will call, so that it need not; the same program."""
+    seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
+    program.init.lower(seed_array).compile()
+    state, best = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (plan.num_slots, *leaf.shape[1:]),
+            leaf.dtype,
+            sharding=plan.per_seed,
+            weak_type=leaf.weak_type,
+        ),
+        jax.eval_shape(program.init, seed_array),
+    )
+    for steps in program.steps.values():
+        steps.lower(state, data).compile()
+    if program.judge is not None and select is not None:
+        program.judge.lower((state.variables, best), jnp.int32(0), select.data).compile()
+    return program
+
+
+def _calls(data: Any, batch_size: int | None, log_every: int) -> list[int]:
+    return calls_per_epoch(
+        1 if batch_size is None else _steps_per_epoch(data, batch_size), log_every
+    )
+
+
 def train(
     model: PureModel,
     loss: Loss,
@@ -68,6 +147,7 @@ def train(
     checkpoint_directory: Path | None = None,
     checkpoint_every: int = 1,
     select: selection.Selection | None = None,
+    program: Program | None = None,
     on_resume: Callable[[int], None] = lambda epoch: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainState:
@@ -89,6 +169,7 @@ def train(
         checkpoint_directory: where checkpoints lie; None writes none.
         checkpoint_every: epochs between checkpoints; the last epoch always has one.
         select: what models are judged by at the end of every epoch; None keeps the last ones.
+        program: of `make_program` with the same arguments, where it was compiled before.
         on_resume: told the epoch that training goes on from, 0 at a fresh start.
         on_epoch: told of every epoch at its end.
 
@@ -99,24 +180,19 @@ def train(
     Raises:
         ValueError: a batch larger than the data.
     """
-    steps_per_epoch = 1 if batch_size is None else _steps_per_epoch(data, batch_size)
-    calls = calls_per_epoch(steps_per_epoch, log_every)
-    run = {
-        num_steps: over_seeds(
-            partial(_steps, loss, optimizer, make_context, batch_size, num_steps),
-            plan,
-            donate=True,
-        )
-        for num_steps in set(calls)
-    }
-    judge = over_seeds(partial(selection.update, select.score), plan) if select else None
-
-    def first(seed):
-        state = init_state(model, optimizer, seed)
-        return state, selection.start(state.variables) if select else None
-
-    # It runs once: compiling it well would take longer than running it badly.
-    init = jax.jit(jax.vmap(first), compiler_options={"xla_backend_optimization_level": 0})
+    calls = _calls(data, batch_size, log_every)
+    steps_per_epoch = sum(calls)
+    init, run, judge = program or make_program(
+        model,
+        loss,
+        optimizer,
+        data,
+        plan=plan,
+        batch_size=batch_size,
+        make_context=make_context,
+        log_every=log_every,
+        select=select,
+    )
     seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
 
     with Checkpoints(checkpoint_directory) if checkpoint_directory else _NoCheckpoints() as saved:
