@@ -1,7 +1,7 @@
 """The default job: a convolutional autoencoder on scikit-learn's handwritten digits, 8x8.
 
 Five seeds; absolute latents, relative ones by cosine, and the product of four similarities.
-About a minute on two CPU cores. All fields are explained in
+One to two minutes on two CPU cores. All fields are explained in
 `relrep_jax/experiments/image_stitching.py` and, those that other experiments have as well, in
 `relrep_jax/experiments/end_to_end.py`.
 """

@@ -89,6 +89,7 @@ def test_scaling_or_shifting_one_distance_space_changes_nothing(name):
     np.testing.assert_allclose(module(changed), module(x), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_parameters_of_spaces_are_not_shared(name):
     """Exchanging two spaces changes the result, once their parameters have parted."""

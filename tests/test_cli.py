@@ -339,6 +339,7 @@ def test_project_writes_relative_spaces_block_by_block(home, capsys, monkeypatch
     np.testing.assert_allclose(load_latents(f"r{suffix}").array, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_project_writes_products(home):
     argv = ["project", "a.npy", "--anchors", "anchors.npy", "--similarity", "cosine,euclidean"]
     for name in ("p.npy", "p.npz"):

@@ -159,7 +159,10 @@ def direct_states(model, tokenizer, layer):
         yield (outputs.last_hidden_state if last else outputs.hidden_states[layer])[0]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name",
+    ["bert", *(pytest.param(n, marks=pytest.mark.slow) for n in ARCHITECTURES if n != "bert")],
+)
 def test_a_text_model_encodes_what_its_library_does(name, torch, transformers, tmp_path):
     model, tokenizer = ARCHITECTURES[name](transformers)
     folder = save(tmp_path / name, model.eval(), tokenizer)

@@ -626,11 +626,11 @@ def test_a_workdir_is_not_for_other_data_of_the_same_name(tmp_path):
         claim_workdir(workdir, config)
 
 
-def test_a_workdir_is_for_one_process_at_a_time(finished, capsys):
-    with hold_workdir(finished):
-        assert train(*SMALL, f"--workdir={finished}") == 2
+def test_a_workdir_is_for_one_process_at_a_time(tmp_path, capsys):
+    with hold_workdir(tmp_path):
+        assert train(*SMALL, f"--workdir={tmp_path}") == 2
         assert "Another process is at work in the workdir" in capsys.readouterr().err
-    with hold_workdir(finished):
+    with hold_workdir(tmp_path):
         pass
 
 
@@ -694,8 +694,8 @@ def test_a_seed_that_diverged_keeps_its_place_in_the_figure_of_spaces():
 
 
 def _poisoned_train(original, seen):
-    def poisoned(job, name, *rest):
-        variables = original(job, name, *rest)
+    def poisoned(job, name, *rest, **options):
+        variables = original(job, name, *rest, **options)
         if name != "absolute":
             return variables
         seen.append(name)

@@ -177,6 +177,7 @@ def test_the_deep_classifier_is_its_layers_one_after_another(layer):
     assert not np.allclose(kernels[0], kernels[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_renumbering_the_nodes_renumbers_the_latents(layer):
     edges, _ = random_graph(isolated=(5,))

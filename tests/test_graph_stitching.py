@@ -158,6 +158,7 @@ def test_anchors_may_be_any_nodes_or_one_class_after_another(graph_file):
     assert np.bincount(data.labels[data.anchors]).tolist() == [5, 5]
 
 
+@pytest.mark.slow
 def test_no_gradient_passes_through_the_anchors(graph_file):
     """Where no edge leads from an anchor to a training node, its features have no gradient."""
     job = graph_stitching.prepare(small(graph_file))

@@ -16,6 +16,13 @@ from relrep_jax import measures
 from relrep_jax.measures import cka, prepared
 
 NAMES = sorted(measures.MEASURES)
+
+
+def mostly_slow(names, fast):
+    """The names, all but the fast ones marked as slow."""
+    return [pytest.param(n, marks=[] if n in fast else pytest.mark.slow) for n in names]
+
+
 SYMMETRIC = [name for name in NAMES if name not in ("pwcca", "cknna", "jaccard", "mrr")]
 DEBIASED = {
     "linear_cka debiased": partial(measures.linear_cka, debiased=True),
@@ -128,7 +135,7 @@ def test_linear_cka_agrees_with_its_gram_form(name, debiased):
     np.testing.assert_allclose(compiled("linear_cka", debiased=debiased)(x, y), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*SMALL, pytest.param("two blocks", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", mostly_slow([*SMALL, "two blocks"], fast=("plain", "digits")))
 @pytest.mark.parametrize("debiased", [False, True])
 def test_rbf_cka_agrees_with_its_definition(name, debiased):
     x, y, rx, ry = pair(name)
@@ -229,6 +236,7 @@ def test_mutual_knn_agrees_with_sets(name, k):
     np.testing.assert_allclose(compiled("mutual_knn", k=k)(x, y), expected, atol=few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAME_SHAPE, "few rows"])
 @pytest.mark.parametrize("k", [10])
 def test_cknna_agrees_with_masked_kernels(name, k):
@@ -365,7 +373,7 @@ class VariantsTest(chex.TestCase, parameterized.TestCase):
         np.testing.assert_allclose(score, ALL[name](x, y), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("name", mostly_slow(sorted(ALL), fast=("linear_cka", "mrr", "rsa")))
 def test_vmap_equals_a_loop(name):
     x, y = f32(normal(0, 2, 60, 9)), f32(normal(1, 2, 60, 9))
     mapped = jax.jit(jax.vmap(EAGER[name]))(x, y)
@@ -441,6 +449,7 @@ def test_rows_at_equal_distances_are_never_nan(name):
     assert np.isfinite([float(ALL[name](x, y)), float(ALL[name](x, x))]).all()
 
 
+@pytest.mark.slow
 def test_rows_at_equal_distances_leave_debiased_cka_and_rsa_undefined():
     x = f32(np.eye(20))
     for name in ("linear_cka debiased", "rbf_cka debiased", "rsa", "rsa spearman"):
@@ -525,6 +534,7 @@ def test_memory_of_gradients_grows_with_rows_not_with_their_square():
 # --- streams -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(30, 30), (1, 30, 29)])
 @pytest.mark.parametrize("name", ["plain", "offset", "low rank"])
 def test_streaming_linear_cka_is_that_of_all_rows(name, sizes):

@@ -144,6 +144,7 @@ def test_every_parameter_learns_and_the_relative_loss_is_finite_where_samples_ar
             assert jnp.any(leaf != 0), (module, path)
 
 
+@pytest.mark.slow
 def test_the_divergence_is_that_of_a_gaussian():
     """Zero for a standard normal code, and the closed form for a shifted one."""
     model = build(VariationalAutoencoder, form="relative")

@@ -151,7 +151,7 @@ def test_own_similarities_are_welcome_wherever_a_name_is():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "angular")) for name in NAMES],
+    [pytest.param(name, marks=[] if name == "cosine" else pytest.mark.slow) for name in NAMES],
 )
 def test_vmap_over_anchor_sets_over_seeds_and_over_both(name):
     z = jnp.stack([points(seed) for seed in range(3)])
@@ -229,6 +229,7 @@ def test_gradients_are_finite_where_a_sample_is_an_anchor_and_where_a_vector_is_
         assert jnp.any(gradient != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_in_bfloat16_out(name):
     x = jnp.asarray(points(0), jnp.bfloat16)
@@ -292,6 +293,7 @@ class ErrorsTest(chex.TestCase):
         assert rr.product_projection(np.ones((4, 3)), np.ones((2, 3)), "cosine").shape == (1, 4, 2)
 
 
+@pytest.mark.slow
 def test_half_precision_does_not_overflow_on_the_way():
     x = (jax.random.uniform(jax.random.key(0), (30, 8), minval=-1) * 6e4).astype(jnp.float16)
     half = rr.relative_projection(x, x[:5], "cosine", absolute_transform="centering")

@@ -193,6 +193,7 @@ def test_minkowski_is_the_named_distance(p, name):
     np.testing.assert_array_equal(sim.minkowski(x, a, p), function(name)(x, a))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [3.0, 1.5, 40.0])
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_minkowski_neither_overflows_nor_underflows(p, scale):
@@ -446,6 +447,7 @@ def test_gradient_never_holds_all_differences(name, argument):
     assert memory.temp_size_in_bytes < 4 * n * m * d / 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTANCES)
 def test_distance_never_holds_all_differences(name):
     x, a = problem(3000, 700, 40)

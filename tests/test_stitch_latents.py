@@ -141,7 +141,7 @@ def test_the_grid_is_what_scikit_learn_gives():
                 )
 
 
-FAST = ("ridge",)
+FAST = ("orthogonal",)
 SLOW = sorted(set(REPRESENTATIONS) - {"absolute", *FAST})
 
 
@@ -369,6 +369,7 @@ def test_few_training_rows_suffice_where_none_are_parallel():
     assert rr.stitch_latents(spaces, labels, split, "absolute", seeds=1).parallel_samples == 0
 
 
+@pytest.mark.slow
 def test_a_head_that_diverged_is_not_a_pair_that_cannot_be_stitched():
     spaces, labels, split = problem(n=120)  # the third is wider than the others
 

@@ -102,6 +102,7 @@ def test_a_perfect_reconstruction_has_a_finite_loss_and_gradient():
     assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_optimizers_by_name():
     params = {"w": jnp.ones(3)}
     for name in ("adam", "sgd", "lion", "adamw"):
@@ -216,6 +217,7 @@ def test_strategies_agree_and_seeds_differ():
     assert jnp.abs(kernel[0] - kernel[1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_moves_the_running_statistics():
     history = []
     state = run([0, 1], epochs=20, on_epoch=lambda epoch: history.append(epoch.metrics["loss"]))

@@ -197,6 +197,7 @@ def test_whitening_has_the_derivative_of_finite_differences(kind):
     np.testing.assert_allclose(slope, expected, rtol=3e-2)
 
 
+@pytest.mark.slow
 def test_cosine_after_whitening_is_blind_to_affine_maps():
     x = latents(500, 5)
     matrix = np.random.default_rng(1).normal(size=(5, 5)).astype(np.float32)

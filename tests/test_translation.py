@@ -13,6 +13,8 @@ import relrep_jax as rr
 from relrep_jax import consensus, translation
 
 NAMES = sorted(translation.TRANSLATIONS)
+FAST = ("orthogonal", "ridge")  # of tests that compile much for every name
+MOSTLY_SLOW = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
 AFFINE = [name for name in NAMES if name not in ("linear", "inverse_relative")]
 
 
@@ -120,6 +122,7 @@ def test_orthogonal_agrees_with_scipy_on_padded_spaces(widths, scaling):
     np.testing.assert_allclose(predict("orthogonal", x, y, x, scaling=scaling), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [(5, 8), (8, 5), (6, 6)])
 def test_orthogonal_matrix_has_orthonormal_rows_or_columns(widths):
     x, y = normal(0, 40, widths[0]), normal(1, 40, widths[1])
@@ -170,6 +173,7 @@ def test_linear_has_least_norm_where_rows_are_few_or_columns_repeat(n):
     np.testing.assert_allclose(got, expected, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_low_rank_agrees_with_reduced_rank_regression(rank):
     x, y = normal(0, 100, 9), normal(1, 100, 6)
@@ -278,10 +282,7 @@ def test_partial_correspondences_are_indexing(name):
     np.testing.assert_allclose(shuffled, straight, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n in ("orthogonal", "ridge") else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
-)
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 def test_vmap_over_pairs_equals_a_loop(name):
     x, y, new = f32(normal(0, 3, 40, 5)), f32(normal(1, 3, 40, 6)), f32(normal(2, 3, 7, 5))
     translator = translation.get(name)
@@ -316,6 +317,7 @@ def test_few_rows_give_finite_maps(name, rows):
     assert np.isfinite(predict(name, x, y, normal(5, 4, 6))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", degenerate())
 @pytest.mark.parametrize("name", NAMES)
 def test_degenerate_inputs_give_finite_maps(name, case):
@@ -330,7 +332,9 @@ def gradients(name):
 
 
 @pytest.mark.parametrize("case", degenerate())
-@pytest.mark.parametrize("name", ["orthogonal", "linear", "affine", "ridge", "inverse_relative"])
+@pytest.mark.parametrize(
+    "name", [p for p, n in zip(MOSTLY_SLOW, NAMES, strict=True) if n not in ("cca", "low_rank")]
+)
 def test_gradients_are_finite(name, case):
     x, y = degenerate()[case]
     new = f32(normal(5, 4, 6)).at[0].set(f32(x).mean(0))
@@ -400,7 +404,7 @@ def test_row_counts_that_differ_are_named(name):
         translation.get(name).fit(jnp.ones((7, 4)), jnp.ones((8, 5)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 def test_another_width_is_refused(name):
     translator = translation.get(name)
     params = translator.fit(f32(normal(0, 20, 4)), f32(normal(1, 20, 5)))
