@@ -1,8 +1,8 @@
-"""Functions that do not say how their work is spread work on arrays whose spread is explicit."""
+"""For functions that leave it to the compiler how their work is spread over devices."""
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, auto_axes
@@ -11,22 +11,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def automatic_sharding(function: F) -> F:
-    """Decorator: the compiler spreads the work over devices, and the results lie on all of them.
+    """Decorator: arrays on a mesh of explicit axes are taken, and every device holds the results.
 
-    Arrays on a mesh of explicit axes, the default of `jax.make_mesh`, carry their sharding in their
-    type, and operations that need all rows at once (a slice, a decomposition) refuse them. Here the
-    axes are automatic inside; no other call is touched.
+    Arrays on such a mesh, the default of `jax.make_mesh`, carry their sharding in their type, and
+    operations that need all rows at once (a slice, a decomposition) refuse them. Inside, the axes
+    are automatic. Calls without such arrays are left alone.
     """
 
     @wraps(function)
-    def spread(*args: Any, **options: Any) -> Any:
+    def with_automatic_axes(*args: Any, **options: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, options))
         is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
         arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
-        spread_out = next(filter(_explicit_mesh, arrays), None)
-        if spread_out is None:
+        explicit = next(filter(_explicit_mesh, arrays), None)
+        if explicit is None:
             return function(*args, **options)
-        mesh = _explicit_mesh(spread_out)
+        mesh = _explicit_mesh(explicit)
 
         def inside(*arrays: jax.Array) -> Any:
             rest = iter(arrays)
@@ -39,13 +39,18 @@ def automatic_sharding(function: F) -> F:
         automatic = auto_axes(
             inside, axes=_explicit_axes(mesh), out_sharding=NamedSharding(mesh, PartitionSpec())
         )
-        if isinstance(spread_out, jax.core.Tracer):
-            return automatic(*arrays)
-        # Operations that run one by one need to know the devices.
-        with jax.set_mesh(spread_out.sharding.mesh):
-            return automatic(*arrays)
+        if not isinstance(explicit, jax.core.Tracer):
+            # Operations that run one by one take no arrays of other devices.
+            everywhere = NamedSharding(explicit.sharding.mesh, PartitionSpec())
+            arrays = [
+                x
+                if isinstance(x, jax.core.Tracer) or _explicit_mesh(x)
+                else jax.device_put(x, everywhere)
+                for x in arrays
+            ]
+        return automatic(*arrays)
 
-    return spread
+    return cast(F, with_automatic_axes)
 
 
 def _explicit_axes(mesh: AbstractMesh) -> tuple[str, ...]:

@@ -33,6 +33,13 @@ FUNCTIONS = {
     "learn_mixtures": lambda x, y: anchors.apply_mixtures(
         anchors.learn_mixtures(KEY, x, M, steps=3), y
     ),
+    "mixture_loss": lambda x, y: anchors.mixture_loss(jnp.ones((2, N)) / N, x),
+    "memberships": lambda x, y: anchors.memberships(
+        KEY, [x, y], 4, rows=[jnp.arange(12), jnp.arange(12) + 3]
+    ),
+    "bootstrap": lambda x, y: anchors.bootstrap(
+        KEY, x, y, [[i, i] for i in range(4)], M, steps=2
+    ),
     "centroid_mixtures": lambda x, y: anchors.centroid_mixtures(x, jnp.eye(D), steps=3),
     "median_distance": lambda x, y: measures.median_distance(x),
     "permutation_test": lambda x, y: measures.permutation_test("linear_cka", x, y, KEY, 19),
@@ -88,6 +95,8 @@ def test_spread_rows_give_what_whole_ones_do(name, axes, jit, spaces):
     assert len(whole) == len(jax.tree.leaves(result))
     for found, expected in zip(jax.tree.leaves(result), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        if axes == AxisType.Explicit and name.startswith("measure"):
+            assert found.sharding.is_fully_replicated
 
 
 @pytest.mark.slow
@@ -95,10 +104,39 @@ def test_spread_rows_give_what_whole_ones_do(name, axes, jit, spaces):
 def test_gradients_are_spread_as_the_rows(name, spaces):
     mesh = jax.make_mesh((jax.device_count(),), ("rows",))
     rows = NamedSharding(mesh, PartitionSpec("rows"))
-    gradient = jax.jit(jax.grad(measures.get(name)))
-    found = gradient(*jax.device_put(spaces, rows))
-    assert found.sharding.is_equivalent_to(rows, 2)
-    np.testing.assert_allclose(found, gradient(*spaces), rtol=1e-3, atol=1e-5)
+    gradient = jax.grad(measures.get(name))
+    expected = gradient(*spaces)
+    spread = jax.device_put(spaces, rows)
+    for found in (jax.jit(gradient)(*spread), in_mesh(mesh, lambda: gradient(*spread))):
+        assert found.sharding.is_equivalent_to(rows, 2)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def in_mesh(mesh, function):
+    with jax.set_mesh(mesh):
+        return function()
+
+
+@pytest.mark.slow
+def test_a_spread_space_may_be_captured_by_a_function_that_is_traced(spaces):
+    mesh = jax.make_mesh((jax.device_count(),), ("rows",))
+    x, y = jax.device_put(spaces, NamedSharding(mesh, PartitionSpec("rows")))
+    expected = measures.linear_cka(*spaces)
+    np.testing.assert_allclose(jax.jit(lambda y: measures.linear_cka(x, y))(y), expected, rtol=1e-4)
+    for other in (y, spaces[1]):
+        several = jax.vmap(lambda scale, other=other: measures.linear_cka(x, scale * other))
+        np.testing.assert_allclose(several(jnp.arange(1.0, 3.0)), [expected] * 2, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_many_permutation_tests_inside_and_outside_of_a_mesh(spaces):
+    mesh = jax.make_mesh((jax.device_count(),), ("rows",))
+    spread = jax.device_put(spaces, NamedSharding(mesh, PartitionSpec("rows")))
+    test = lambda s: measures.permutation_tests("linear_cka", s, KEY, 19)[0, 1].null  # noqa: E731
+    expected = test(list(spaces))
+    np.testing.assert_allclose(test(list(spread)), expected, rtol=1e-3, atol=1e-5)
+    found = in_mesh(mesh, lambda: test(list(spread)))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow

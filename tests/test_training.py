@@ -1,6 +1,8 @@
 """Training: losses, optimisers, the compiled loop, seeds, checkpoints."""
 
 import logging
+import threading
+import time
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,7 +16,7 @@ from flax import nnx
 
 from relrep_jax.models.functional import functional
 from relrep_jax.training import losses, selection
-from relrep_jax.training.ahead import Ahead
+from relrep_jax.training.ahead import WORKERS, Ahead
 from relrep_jax.training.checkpoints import Checkpoints
 from relrep_jax.training.loop import init_state, train_steps
 from relrep_jax.training.optimizers import make_optimizer, make_schedule
@@ -450,12 +452,47 @@ def test_a_program_that_was_compiled_ahead_is_not_compiled_again(with_selection)
     chex.assert_trees_all_equal(state.variables, alone.variables)
 
 
+def test_a_program_of_other_arguments_is_refused():
+    plan = plan_seeds(1)
+    shared = plan.share(data())
+    program = make_program(MODEL, loss, OPTIMIZER, shared, plan=plan, batch_size=8, log_every=4)
+    select = Selection(lambda variables, x: -jnp.sum(x), plan.share(jnp.ones(3)))
+    for options in ({"log_every": 3}, {"log_every": 4, "select": select}):
+        with pytest.raises(ValueError, match="made for another batch_size, log_every or select"):
+            run([0], program=program, **options)
+
+
 def test_what_runs_ahead_is_waited_for_and_may_fail():
-    def fail():
+    go_on, order = threading.Event(), []
+
+    def wait(is_wanted):
+        assert go_on.wait(60)
+        return is_wanted()
+
+    def fail(is_wanted):
         raise ValueError("no such thing")
 
-    with Ahead({"good": lambda: 7, "bad": fail}) as values:
-        assert values.get("good") == 7
-        assert values.get("other") is None
+    with Ahead({"slow": wait, "bad": fail}) as values:
+        assert values.take("other") is None
         with pytest.raises(ValueError, match="no such thing"):
-            values.get("bad")
+            values.take("bad")
+        threading.Timer(0.2, lambda: (order.append("set"), go_on.set())).start()
+        assert values.take("slow")
+        assert order == ["set"]
+
+
+def test_leaving_calls_nothing_further_and_tells_those_at_work():
+    started, go_on, seen = threading.Barrier(WORKERS + 1), threading.Event(), []
+
+    def work(is_wanted):
+        started.wait(60)
+        assert go_on.wait(60)
+        seen.append(is_wanted())
+
+    with Ahead({f"{i}": work for i in range(WORKERS)} | {"late": lambda _: seen.append("late")}):
+        started.wait(60)
+    go_on.set()
+    limit = time.monotonic() + 60
+    while len(seen) < WORKERS and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert seen == [False] * WORKERS

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import check_matrix
 
 
@@ -95,4 +96,5 @@ def matched_rows(spaces: Sequence[ArrayLike], rows: Sequence[ArrayLike] | None) 
         )
     for i, (x, index) in enumerate(zip(spaces, rows, strict=True)):
         check_indices(f"rows[{i}]", index, x.shape[0], f"rows of spaces[{i}]")
-    return [jnp.asarray(x)[jnp.asarray(index)] for x, index in zip(spaces, rows, strict=True)]
+    take = automatic_sharding(lambda x, index: x[index])
+    return [take(jnp.asarray(x), jnp.asarray(index)) for x, index in zip(spaces, rows, strict=True)]

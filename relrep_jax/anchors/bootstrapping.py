@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -125,7 +126,7 @@ def _check_seeds(seeds: ArrayLike, n1: int, n2: int, num_anchors: int) -> None:
             f"seeds must be index pairs [k, 2], a row of x and one of y each, got shape {shape}."
         )
     if not isinstance(seeds, jax.core.Tracer):
-        seeds = jnp.asarray(seeds)
+        seeds = np.asarray(seeds)  # known, also where the rest is traced
         for column, (name, n) in enumerate((("x", n1), ("y", n2))):
             index = seeds[:, column]
             check_indices(f"seeds[:, {column}]", index, n, f"rows of {name}")

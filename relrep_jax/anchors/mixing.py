@@ -70,7 +70,12 @@ def mixture_loss(
     """
     _check_weights(weights, x)
     terms = _check_terms(coverage, diversity, clustering, entropy)
-    return _loss(as_float(weights), _rescaled(as_float(x)), terms)
+    return _loss_of(as_float(weights), as_float(x), terms)
+
+
+@automatic_sharding
+def _loss_of(weights: Array, x: Array, terms: tuple[float, ...]) -> Array:
+    return _loss(weights, _rescaled(x), terms)
 
 
 def _rescaled(x: Array) -> Array:
@@ -79,7 +84,6 @@ def _rescaled(x: Array) -> Array:
     return x / jnp.where(spread > 0, spread, 1)
 
 
-@automatic_sharding
 def _loss(weights: Array, x: Array, terms: tuple[float, ...]) -> Array:
     coverage, diversity, clustering, entropy = terms
     m, n = weights.shape

@@ -262,7 +262,7 @@ def train_seeds(
         config: of the experiment, with `training.epochs` and `checkpoint.every`.
         workdir: where checkpoints go.
         log, progress: told of every epoch.
-        **options: `batch_size`, `make_context`, `log_every` and `select` of `train`.
+        **options: `batch_size`, `make_context`, `log_every`, `select` and `program` of `train`.
 
     Returns:
         The trained models, with a leading seed axis.

@@ -219,7 +219,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
     ):
         for name, task in job.tasks.items():
             variables = train(
-                job, name, task, data, workdir, log, progress, program=programs.get(name)
+                job, name, task, data, workdir, log, progress, program=programs.take(name)
             )
             found, pictures[name] = evaluate(job, name, task, variables)
             labels = tuple(map(str, job.seeds))
@@ -306,14 +306,26 @@ def _training_options(job: Job, task: Task) -> dict[str, Any]:
     }
 
 
-def _compilations(job: Job, data: Any, log: MetricsLog) -> dict[str, Callable[[], Program]]:
-    """What compiles the training of each representation that is not over."""
+def _compilations(
+    job: Job, data: Any, log: MetricsLog
+) -> dict[str, Callable[[Callable[[], bool]], Program]]:
+    """What compiles the training of each representation that is not over, for `Ahead`.
 
-    def compile_task(task: Task) -> Program:
+    Nothing on accelerators: their compilers try kernels on the device, which is in use.
+    """
+    if job.plan.mesh.devices.flat[0].platform != "cpu":
+        return {}
+
+    def compile_task(task: Task, is_wanted: Callable[[], bool]) -> Program:
         options = _training_options(job, task)
         program = make_program(*_model_and_loss(job, task), data, plan=job.plan, **options)
         return compile_program(
-            program, data, seeds=job.seeds, plan=job.plan, select=options["select"]
+            program,
+            data,
+            seeds=job.seeds,
+            plan=job.plan,
+            select=options["select"],
+            is_wanted=is_wanted,
         )
 
     return {

@@ -380,12 +380,18 @@ def _pair(pair: Callable, x: Any, y: Any) -> tuple[Any, Any]:
     return pair(x, y)
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnums=(0, 1))
 def _scores(
     scores: Callable, mesh: Mesh, lefts: tuple[Any, ...], right: Any, orders: jax.Array
 ) -> jax.Array:
     """Scores `[orders, lefts]`, the orders spread over the devices."""
+    with jax.set_mesh(mesh):  # whatever mesh the caller is at work on
+        return _spread_scores(scores, mesh, lefts, right, orders)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _spread_scores(
+    scores: Callable, mesh: Mesh, lefts: tuple[Any, ...], right: Any, orders: jax.Array
+) -> jax.Array:
 
     def some(lefts, right, orders):
         return lax.map(lambda order: scores(lefts, right, order, _inverse(order)), orders)

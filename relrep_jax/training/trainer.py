@@ -54,7 +54,7 @@ def _steps_per_epoch(data: Any, batch_size: int) -> int:
 
 
 class Program(NamedTuple):
-    """The compiled calls of a training; each is compiled when it is called first.
+    """The jitted functions that a training calls.
 
     Attributes:
         init: `seeds [s] -> (state, best)`.
@@ -79,7 +79,7 @@ def make_program(
     log_every: int = 0,
     select: selection.Selection | None = None,
 ) -> Program:
-    """What `train` calls for the same arguments, which it has; nothing is compiled yet."""
+    """The functions that `train` calls if it is given the same arguments; nothing is compiled."""
     steps = {
         num_steps: over_seeds(
             partial(_steps, loss, optimizer, make_context, batch_size, num_steps),
@@ -106,10 +106,20 @@ def compile_program(
     seeds: Sequence[int],
     plan: SeedPlan,
     select: selection.Selection | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> Program:
-    """Compile everything that `train` will call, so that it need not; the same program."""
+    """Compile what `train` will call, so that it need not.
+
+    Args:
+        program: of `make_program`.
+        data, seeds, plan, select: those of the training.
+        is_wanted: asked before each compilation; the rest is left out where it says no.
+
+    Returns:
+        The same program.
+    """
     seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
-    program.init.lower(seed_array).compile()
+    calls = [(program.init, (seed_array,))]
     state, best = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             (plan.num_slots, *leaf.shape[1:]),
@@ -119,10 +129,12 @@ def compile_program(
         ),
         jax.eval_shape(program.init, seed_array),
     )
-    for steps in program.steps.values():
-        steps.lower(state, data).compile()
-    if program.judge is not None and select is not None:
-        program.judge.lower((state.variables, best), jnp.int32(0), select.data).compile()
+    calls += [(steps, (state, data)) for steps in program.steps.values()]
+    if select:
+        calls.append((program.judge, ((state.variables, best), jnp.int32(0), select.data)))
+    for function, arguments in calls:
+        if is_wanted():
+            function.lower(*arguments).compile()
     return program
 
 
@@ -178,11 +190,11 @@ def train(
         variables are those of each seed's best epoch.
 
     Raises:
-        ValueError: a batch larger than the data.
+        ValueError: a batch larger than the data; a `program` of other arguments.
     """
     calls = _calls(data, batch_size, log_every)
     steps_per_epoch = sum(calls)
-    init, run, judge = program or make_program(
+    program = program or make_program(
         model,
         loss,
         optimizer,
@@ -193,6 +205,12 @@ def train(
         log_every=log_every,
         select=select,
     )
+    init, run, judge = program
+    if set(run) != set(calls) or (judge is None) != (select is None):
+        raise ValueError(
+            "The program was made for another batch_size, log_every or select than training has. "
+            "Give make_program and train the same ones."
+        )
     seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
 
     with Checkpoints(checkpoint_directory) if checkpoint_directory else _NoCheckpoints() as saved:
