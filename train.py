@@ -10,8 +10,11 @@ out); a run that was stopped there goes on, a finished one is reported again.
 """
 
 import shlex
+import signal
 import sys
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -43,6 +46,7 @@ def main(argv: list[str]) -> int:
 
         # Paths and names are printed as they are, whatever brackets they hold.
         console = Console(markup=False, emoji=False)
+        stack.enter_context(_own_interrupts())
         try:
             experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))
         except KeyboardInterrupt:
@@ -52,6 +56,27 @@ def main(argv: list[str]) -> int:
             )
             return 130  # What shells report for SIGINT.
     return 0
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Ctrl-C raises `KeyboardInterrupt` wherever it comes.
+
+    The default handler does so, too, but asyncio, by which checkpoints are written, replaces that
+    one (and that one alone) by its own, which loses a Ctrl-C that comes as its work ends.
+    """
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":
