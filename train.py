@@ -9,6 +9,7 @@ the config can be overridden. Everything goes to --workdir (runs/<name of the co
 out); a run that was stopped there goes on, a finished one is reported again.
 """
 
+import _thread
 import shlex
 import signal
 import sys
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
 
         # Paths and names are printed as they are, whatever brackets they hold.
         console = Console(markup=False, emoji=False)
-        stack.enter_context(_own_interrupts())
+        stack.enter_context(_interrupts_come_through())
         try:
             experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))
         except KeyboardInterrupt:
@@ -59,24 +60,31 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Ctrl-C raises `KeyboardInterrupt` wherever it comes.
+def _interrupts_come_through() -> Iterator[None]:
+    """A Ctrl-C that Python drops comes again.
 
-    The default handler does so, too, but asyncio, by which checkpoints are written, replaces that
-    one (and that one alone) by its own, which loses a Ctrl-C that comes as its work ends.
+    Python drops exceptions in callbacks of the garbage collector, of which JAX has one, and a
+    Ctrl-C that comes during it would be lost.
     """
+    before = sys.unraisablehook
 
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
+    def interrupt():
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        else:  # Windows; it does not end a sleep.
+            _thread.interrupt_main()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, interrupt)
+    def hook(dropped):
+        if dropped.exc_type is KeyboardInterrupt:
+            threading.Timer(0.1, interrupt).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = before
 
 
 if __name__ == "__main__":

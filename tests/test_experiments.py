@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import gc
 import importlib.util
 import itertools
 import json
@@ -713,6 +714,20 @@ def run_train(*arguments, **options):
         text=True,
         **options,
     )
+
+
+def test_an_interrupt_inside_the_garbage_collector_is_not_lost():
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def collect_and_wait():
+        gc.collect()
+        time.sleep(30)
+
+    gc.callbacks.append(callback)
+    with load_train()._interrupts_come_through(), pytest.raises(KeyboardInterrupt):
+        collect_and_wait()
 
 
 @pytest.mark.slow
