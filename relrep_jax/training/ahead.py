@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -45,11 +44,6 @@ class Ahead(Generic[T]):
     def __enter__(self) -> "Ahead[T]":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._left.set()
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -57,12 +56,7 @@ class Checkpoints:
         _LOGGER.setLevel(logging.CRITICAL)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             self._manager.wait_until_finished()
             self._manager.close()
