@@ -60,14 +60,9 @@ FUNCTIONS |= {
 }
 FUNCTIONS |= {f"measure {name}": function for name, function in measures.MEASURES.items()}
 FUNCTIONS |= {
-    f"translation {name}": lambda x, y, name=name: getattr(translation, f"apply_{name[1]}")(
-        getattr(translation, f"fit_{name[0]}")(x, y), x
-    )
-    for name in [
-        ("orthogonal", "affine"), ("linear", "affine"), ("affine", "affine"), ("ridge", "affine"),
-        ("low_rank", "affine"), ("cca", "affine"), ("inverse_relative", "inverse_relative"),
-    ]
-}  # fmt: skip
+    f"translation {name}": lambda x, y, t=translator: t.apply(t.fit(x, y), x)
+    for name, translator in translation.TRANSLATIONS.items()
+}
 FAST = ("measure linear_cka",)
 
 

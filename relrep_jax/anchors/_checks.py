@@ -96,5 +96,11 @@ def matched_rows(spaces: Sequence[ArrayLike], rows: Sequence[ArrayLike] | None) 
         )
     for i, (x, index) in enumerate(zip(spaces, rows, strict=True)):
         check_indices(f"rows[{i}]", index, x.shape[0], f"rows of spaces[{i}]")
-    take = automatic_sharding(lambda x, index: x[index])
-    return [take(jnp.asarray(x), jnp.asarray(index)) for x, index in zip(spaces, rows, strict=True)]
+    return [
+        _take(jnp.asarray(x), jnp.asarray(index)) for x, index in zip(spaces, rows, strict=True)
+    ]
+
+
+@automatic_sharding
+def _take(x: jax.Array, index: jax.Array) -> jax.Array:
+    return x[index]

@@ -33,6 +33,7 @@ def _check_terms(coverage, diversity, clustering, entropy) -> tuple:
     return tuple(terms.values())
 
 
+@automatic_sharding
 def mixture_loss(
     weights: ArrayLike,
     x: ArrayLike,
@@ -70,12 +71,7 @@ def mixture_loss(
     """
     _check_weights(weights, x)
     terms = _check_terms(coverage, diversity, clustering, entropy)
-    return _loss_of(as_float(weights), as_float(x), terms)
-
-
-@automatic_sharding
-def _loss_of(weights: Array, x: Array, terms: tuple[float, ...]) -> Array:
-    return _loss(weights, _rescaled(x), terms)
+    return _loss(as_float(weights), _rescaled(as_float(x)), terms)
 
 
 def _rescaled(x: Array) -> Array:
