@@ -179,6 +179,22 @@ def test_grids_are_compared_seed_by_seed_and_pair_by_pair():
     assert "MSE ×10³" in text
 
 
+def test_further_references_are_compared_with_every_other_once():
+    rng = np.random.default_rng(0)
+    names = ("absolute", "best", "cosine", "product")
+    grids = [Grid(k, "mse", rng.random((3, 3)) - (k == "best")) for k in names]
+    rows = report.compare_grids(grids, ["product", "absent"])
+    assert [row[:2] for row in rows if row[3] == "stitched"] == [
+        ("best", "absolute"),
+        ("cosine", "absolute"),
+        ("product", "absolute"),
+        ("cosine", "best"),
+        ("product", "best"),
+        ("cosine", "product"),
+    ]
+    assert rows[:-2] == report.compare_grids(grids)
+
+
 def test_seeds_that_diverged_under_either_of_two_representations_are_not_compared():
     first, second = np.ones((3, 3)), np.zeros((3, 3))
     first[2, :] = first[:, 2] = np.nan

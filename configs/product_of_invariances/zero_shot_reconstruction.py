@@ -19,6 +19,7 @@ from relrep_jax.projection import PAPER_SIMILARITIES
 def get_config(subsets="every"):
     config = default_config()
     config.translations = ("orthogonal", "ridge")
+    config.compare_with = ("product",)
     del config.representations.relative_cosine
     del config.representations.product
     found = subsets_of(len(PAPER_SIMILARITIES), subsets, "What follows the colon in --config")

@@ -79,6 +79,10 @@ def add_shared_fields(config: ConfigDict) -> None:
     # on the anchors, decoders of absolute latents read other encoders as well.
     config.translations = ()
 
+    # Representations with which reports compare every other, beside the first one and the one that
+    # is stitched best: names as in tables.
+    config.compare_with = ()
+
     # What the decoder reads. No similarities: the latents themselves.
     config.representations = ConfigDict(sort_keys=False)
     config.representations.absolute = representation_config()
@@ -159,6 +163,8 @@ def read_representations(config: ConfigDict) -> dict[str, Representation]:
             "config.translations are maps of absolute latents, and every one of "
             "config.representations has similarities: add one without, or leave them out."
         )
+    for name in config.compare_with:
+        lookup("representation in config.compare_with", name, dict.fromkeys(rows))
     return {
         name: Representation(
             name,
@@ -576,7 +582,8 @@ def write_results(
     sections[:0] = translations_section(translated_rows)
     if further:
         sections.insert(0, (FURTHER_SCORES, report.markdown_table(further).strip()))
-    compared = report.compare_grids(grids) if len(grids[0].encoders) > 1 else []
+    several = len(grids[0].encoders) > 1
+    compared = report.compare_grids(grids, config.compare_with) if several else []
     if compared:
         columns = report.PAIRED_GRID_COLUMNS
         report.write_csv(tables / "comparisons.csv", columns, compared)

@@ -15,16 +15,17 @@ and its three products, each the gradient of `T` in one argument, are written ou
 - the gradient in `kernel`, from `x` and `g`: `x` with channels as its batch, convolved with `g`
   as a kernel whose input features are the batch, dilated by the stride.
 
-On CPU the first two are forward NHWC convolutions with HWIO kernels (the *canonical* form), and
-two of the products have a form that is faster still: with strides, the gradient in `x` is one
-convolution for each phase of the stride instead of one over a dilated, mostly empty cotangent;
-and the gradient in `kernel` is a matrix product with the patches of `x` that each position sees,
-summed over groups of images whose patches stay in the cache. `vmap` runs the products one seed
-after another, which is faster on CPU than a grouped convolution. On other platforms they are the
-convolutions that automatic differentiation would make, which the compilers recognise. There `vmap`
-batches them, save on NVIDIA GPUs, whose grouped convolutions are slow: many kernels become one
-batched matrix product with such patches, or, where these are too large, go one after another. The
-gradient of each product is made of the other two, so that reverse mode works to any order.
+On CPU the convolutions among them are forward NHWC convolutions with HWIO kernels (the
+*canonical* form). Two of the products have a form there that is faster still: with strides, the
+gradient in `x` is one convolution for each phase of the stride instead of one over a dilated,
+mostly empty cotangent; and the gradient in `kernel` is a matrix product with the patches of `x`
+that each position sees, summed over groups of images whose patches stay in the cache. `vmap` runs
+the products one seed after another, which is faster on CPU than a grouped convolution. On other
+platforms they are the convolutions that automatic differentiation would make, which the compilers
+recognise. There `vmap` batches them, save on NVIDIA GPUs, whose grouped convolutions are slow: many
+kernels become one batched matrix product with such patches, or, where these are too large, go one
+after another. The gradient of each product is made of the other two, so that reverse mode works to
+any order.
 """
 
 import math
@@ -182,6 +183,16 @@ def _ordinary_input_gradient(geometry, g, kernel):
     )
 
 
+def _canonical_kernel_gradient(geometry, x, g):
+    gradient = _convolution(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        padding=geometry.kernel_gradient_padding(),
+        rhs_dilation=geometry.strides,
+    )
+    return gradient.transpose(1, 2, 0, 3)
+
+
 def _seen_by_taps(geometry, x):
     """What each tap of the kernel meets of `x`, row after row of taps: `kh * kw` arrays
     `[n, oh, ow, c]`."""
@@ -208,20 +219,24 @@ def _patches(geometry, x):
 
 # Entries of the patches that stay in the cache (measured: from 2 ** 15 to 2 ** 17 are as fast).
 _PATCHES_IN_CACHE = 2**16
+# With fewer positions the patches gain little, and take longer to compile.
+_MANY_POSITIONS = 4096
 
 
 def _cpu_kernel_gradient(geometry, x, g):
+    if g.size // g.shape[-1] < _MANY_POSITIONS:
+        return _canonical_kernel_gradient(geometry, x, g)
     if geometry.strides == (1, 1) and g.shape[-1] < x.shape[-1]:
         # With the roles exchanged the patches are those of `g`, which has fewer channels.
         exchanged = _Geometry(
             geometry.output, geometry.kernel, (1, 1), tuple(geometry.input_gradient_padding())
         )
-        gradient = _grouped_kernel_gradient(exchanged, g, x)
+        gradient = _patches_in_groups(exchanged, g, x)
         return lax.rev(gradient, (0, 1)).transpose(0, 1, 3, 2)
-    return _grouped_kernel_gradient(geometry, x, g)
+    return _patches_in_groups(geometry, x, g)
 
 
-def _grouped_kernel_gradient(geometry, x, g):
+def _patches_in_groups(geometry, x, g):
     """The gradient in `kernel`, a matrix product for each group of images."""
     taps = math.prod(geometry.kernel) * x.shape[-1]
     narrow = taps <= g.shape[-1]

@@ -15,11 +15,12 @@ KINDS = ("non-stitched", "stitched")
 PAIRED_GRID_COLUMNS = ("representation", "against", "metric", "cells", *PairedTest._fields)
 
 
-def compare_grids(grids: Sequence[Grid]) -> list[tuple]:
+def compare_grids(grids: Sequence[Grid], references: Sequence[str] = ()) -> list[tuple]:
     """Every representation against the first one, and against the one that is stitched best.
 
     Args:
         grids: scores of the same seeds, one grid a representation, all of one metric.
+        references: names of further representations to compare every other with.
 
     Returns:
         Rows in the order of `PAIRED_GRID_COLUMNS`: a difference is the mean of `representation`
@@ -33,11 +34,14 @@ def compare_grids(grids: Sequence[Grid]) -> list[tuple]:
     sign = 1 if metric.higher_is_better else -1
     means = [sign * summarize(grid).stitched_mean for grid in grids]
     best = int(np.nanargmax(means)) if np.isfinite(means).any() else 0
-    rows, own_scores = [], set()
-    for reference in dict.fromkeys((0, best)):
+    further = [i for i, grid in enumerate(grids) if grid.representation in references]
+    rows, own_scores, compared = [], set(), set()
+    for reference in dict.fromkeys((0, best, *further)):
         for other, grid in enumerate(grids):
-            if other == reference or (reference and not other):
+            pair = frozenset((other, reference))
+            if other == reference or pair in compared:
                 continue
+            compared.add(pair)
             for kind in KINDS:
                 gone = {*grid.diverged, *grids[reference].diverged}
                 first, second = (_cells(g, gone, kind) for g in (grid, grids[reference]))
