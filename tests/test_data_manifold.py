@@ -68,9 +68,24 @@ def test_correlations_are_scipy_s_without_diverged_models():
     accuracy = rng.random(20)
     similarity = accuracy + 0.1 * rng.random(20)
     similarity[3] = np.nan
-    rows = [("gcnii", a, s) for a, s in zip(accuracy, similarity, strict=True)]
-    rows += [("gin", 0.5, np.nan), ("gin", 0.1, 0.2)]
-    everything, gcnii, gin, learnt = data_manifold.correlations(rows)
+    rows = [
+        ("gcnii", 4, "relu", "relu", "adam", 0.01, 0.1, i % 2, 10, a, s)
+        for i, (a, s) in enumerate(zip(accuracy, similarity, strict=True))
+    ]
+    rest = ("gin", 4, "relu", "relu", "adam", 0.01, 0.1, 2, 10)
+    rows += [(*rest, 0.5, np.nan), (*rest, 0.1, 0.2)]
+    table = data_manifold.correlations(rows)
+    everything, gcnii, gin, learnt, *by_seed = table
+    assert [row[:3] for row in by_seed] == [("seed 0", 10, 0), ("seed 1", 9, 1), ("seed 2", 1, 1)]
+    expected = (
+        stats.pearsonr(accuracy[::2], similarity[::2]),
+        stats.spearmanr(accuracy[::2], similarity[::2]),
+    )
+    assert by_seed[0][3::2] == pytest.approx([one.statistic for one in expected])
+    shown = data_manifold._markdown(table[:6])
+    mean = np.mean([row[3] for row in by_seed[:2]])
+    std = abs(by_seed[0][3] - by_seed[1][3]) / 2**0.5
+    assert f"2 seeds: Pearson {mean:.3f} ± {std:.3f}" in shown
     assert everything[:3] == ("all", 20, 2)
     keep = np.arange(20) != 3
     expected = stats.pearsonr(accuracy[keep], similarity[keep])

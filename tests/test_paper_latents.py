@@ -1,6 +1,7 @@
 """Experiments on frozen latents: the configs' doors, what their tables say, and that all run."""
 
 import csv
+import dataclasses
 import importlib.util
 import itertools
 import re
@@ -21,6 +22,7 @@ from relrep_jax.experiments import (
     cross_lingual,
     get_experiment,
     invariances,
+    latent_stitching,
     latents,
     number_of_anchors,
     product_classification,
@@ -32,7 +34,7 @@ from relrep_jax.experiments import (
 from relrep_jax.experiments.config import ConfigError
 from relrep_jax.projection import PAPER_SIMILARITIES
 from relrep_jax.stitching import heads, representations
-from relrep_jax.stitching.latents import stitch_latents
+from relrep_jax.stitching.latents import LatentStitching, stitch_latents
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
@@ -107,7 +109,10 @@ def test_every_door_refuses_what_cannot_be_run(module, folder):
     assert config.seeds.count == 2
     module.prepare(config)
     config.data.path = str(folder / "nowhere")
-    with pytest.raises(ValueError, match="not a folder of latents"):
+    with pytest.raises(ValueError, match="No such folder: .*nowhere .*a file for each encoder"):
+        module.prepare(config)
+    config.data.path = str(folder / "labels.npy")
+    with pytest.raises(ValueError, match="is a file, not a folder of latents"):
         module.prepare(config)
     config.data.path = str(folder)
     config.data.encoders = ("one__eng", "twoo__fra")
@@ -173,7 +178,7 @@ def test_train_py_stops_before_any_work(folder, tmp_path, capsys):
     workdir = tmp_path / "run"
     arguments = [f"--config={CONFIG}", f"--workdir={workdir}"]
     assert train(*arguments, f"--config.data.path={folder / 'nowhere'}") == 2
-    assert "not a folder" in capsys.readouterr().err
+    assert "No such folder" in capsys.readouterr().err
     assert train(*arguments, f"--config.data.path={folder}", "--config.anchors.count=500") == 2
     assert "in 1 .. 80" in capsys.readouterr().err
     assert train(*arguments, "--config.data.pathh=x") == 2
@@ -447,6 +452,71 @@ def test_a_product_is_compared_with_the_best_subset_where_that_is_another(best, 
     ]  # fmt: skip
 
 
+def _outcome(method, accuracy, parallel_samples=8):
+    """Scores `[seeds, e, e]`, NaN where widths differ."""
+    names = tuple(f"encoder{i}" for i in range(accuracy.shape[-1]))
+    return latent_stitching.Outcome(
+        method,
+        LatentStitching(
+            names, accuracy, accuracy, np.arange(len(accuracy)), np.zeros((len(accuracy), 0)),
+            parallel_samples, (), np.arange(3), np.isfinite(accuracy[0]),
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("singles", [True, False])
+def test_a_product_is_compared_with_baselines_of_as_many_samples(singles):
+    names = ("cosine", "chebyshev")
+    rng = np.random.default_rng(0)
+    results = [
+        product_classification.Result(
+            product_classification.Setting("uniform", count, "sum", subset),
+            {"accuracy": rng.uniform(0.4, 0.5, (2, 4, 4))},
+            0.0,
+        )
+        for count in (4, 8)
+        for subset in ([names[:1], names[1:], names] if singles else [names])
+    ]
+    ridge, absolute = rng.uniform(0.5, 0.6, (2, 2, 4, 4))
+    absolute[:, 0, 1:] = absolute[:, 1:, 0] = np.nan
+    baselines = [_outcome("absolute", absolute, 0), _outcome("ridge", ridge)]
+    sheet = product_classification.product_sheet(results, names, baselines)
+    assert ("baselines" in sheet.title) == (not singles)
+    rows = {(row[0], row[2]): row for row in sheet.rows}
+    assert [key for key in rows if key[1] in ("absolute", "ridge")] == [
+        ("4", "absolute"), ("8", "absolute"), ("8", "ridge"),
+    ]  # fmt: skip
+    assert len(rows) == 3 + 6 * singles
+    difference = results[-1].pairs - latents.over_pairs(ridge).mean(axis=0)
+    assert rows["8", "ridge"][3:5] == [
+        f"{100 * difference.mean():+.1f}", f"{(difference > 0).sum()} of 12",
+    ]  # fmt: skip
+    # Only the pairs of one width.
+    assert rows["8", "absolute"][4].endswith(" of 6")
+
+
+def test_comparisons_across_languages_are_of_each_kind_of_pairs():
+    rng = np.random.default_rng(0)
+    names = ("a__x", "a__y", "b__x", "b__y")
+    outcomes = [_outcome(name, rng.uniform(0.4, 0.6, (3, 4, 4))) for name in ("absolute", "cosine")]
+    outcomes = [
+        dataclasses.replace(one, result=dataclasses.replace(one.result, names=names))
+        for one in outcomes
+    ]
+    rows = cross_lingual.comparison_sheet(outcomes).rows
+    assert [row[0] for row in rows] == [*cross_lingual.KINDS, "all of different spaces"]
+    difference = np.mean(outcomes[1].result.accuracy - outcomes[0].result.accuracy, axis=0)
+    for kind, base, method, shown, won, *_ in rows:
+        mask = (
+            cross_lingual.kind_mask(names, kind)
+            if kind in cross_lingual.KINDS
+            else ~np.eye(4, dtype=bool)
+        )
+        assert (base, method) == ("cosine", "absolute")
+        assert shown == f"{100 * difference[mask].mean():+.1f}"
+        assert won == f"{(difference[mask] > 0).sum()} of {mask.sum()}"
+
+
 @pytest.mark.slow
 def test_space_selection_compares_the_product_with_each_distance_alone(folder, tmp_path):
     """An independent road for what is not tuned: the heads of the experiment on products."""
@@ -582,6 +652,29 @@ def test_more_anchors_are_better(folder, tmp_path):
     }
     for method in ("centred_cosine", "prototypes"):
         assert found[method, 1] < found[method, 8] <= found[method, 40] + 0.02
+    pairs = read(tmp_path / "tables/pairs.csv")
+    job = number_of_anchors.prepare(config)
+    outcomes = latents.stitch_methods(
+        job.problem, config.methods, job.counts, head=job.head,
+        seeds=latents.seeds_of(config), console=Console(quiet=True),
+    )  # fmt: skip
+    sheet = number_of_anchors.method_sheet(outcomes, config.methods)
+    assert [row[:3] for row in sheet.rows] == [
+        [first, second, count]
+        for first, second in itertools.combinations(config.methods, 2)
+        for count in ("1", "8", "40")
+    ]
+    for first, second, count, difference, *_ in sheet.rows:
+        scores = [
+            [
+                float(r["value"])
+                for r in pairs
+                if (r["method"], r["parallel_samples"], r["metric"]) == (method, count, "accuracy")
+                and r["encoder"] != r["decoder"]
+            ]
+            for method in (first, second)
+        ]
+        assert difference == f"{100 * (np.mean(scores[0]) - np.mean(scores[1])):+.1f}"
     steps = read(tmp_path / "tables/steps.csv")
     # The own heads of a translation do not depend on parallel samples.
     assert len(steps) == 2 * 2 * 2 + 2

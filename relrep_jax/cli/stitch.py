@@ -58,11 +58,9 @@ def run(args: argparse.Namespace) -> int:
     refuse_to_overwrite([args.output], force=args.force)
     if args.output.exists() and not args.output.is_dir():
         raise ValueError(f"{args.output} is a file; the output of stitch is a folder.")
-    if not args.directory.is_dir():
-        raise ValueError(f"{args.directory} is not a folder of latents.")
+    from relrep_jax.data.latents import check_folder, load_labelled
 
-    from relrep_jax.data.latents import load_labelled
-
+    check_folder(args.directory)
     latents = load_labelled(args.directory, args.labels, args.split)
 
     # JAX starts here: its devices are counted once.

@@ -105,6 +105,12 @@ def load_latents(path: str | os.PathLike[str]) -> LatentSpace:
     return LatentSpace(name, _checked(_label(file, key), arrays[key]()))
 
 
+LAYOUT = (
+    "A folder of latents has a file for each encoder, such as .npy of shape [n, d], and labels.npy "
+    "and split.npy where classifiers are stitched."
+)
+
+
 def load_folder(
     folder: str | os.PathLike[str], leave_out: Sequence[str | os.PathLike[str]] = ()
 ) -> dict[str, np.ndarray]:
@@ -123,12 +129,26 @@ def load_folder(
     Raises:
         DatasetError: no such files, row counts that differ, and what `load_latents` raises.
     """
-    home = Path(folder)
-    if not home.is_dir():
-        raise DatasetError(f"{home} is not a folder of latents.")
+    home = check_folder(folder)
     others = {split_key(path)[0].resolve() for path in leave_out}
     files = [file for file in _files(home) if file.resolve() not in others]
     return {space.name: space.array for space in load_spaces(files)}
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """The path of a folder of latents.
+
+    Raises:
+        DatasetError: there is nothing there, or a file.
+    """
+    home = Path(folder)
+    if not home.exists():
+        raise DatasetError(
+            f"No such folder: {home} (from the folder {Path.cwd()}). Check the path. {LAYOUT}"
+        )
+    if not home.is_dir():
+        raise DatasetError(f"{home} is a file, not a folder of latents. {LAYOUT}")
+    return home
 
 
 def load_spaces(paths: Sequence[str | os.PathLike[str]]) -> list[LatentSpace]:

@@ -55,6 +55,8 @@ CORRELATION_COLUMNS = (
 )
 
 
+SEED = "seed"
+"""What rows of the table of correlations that are one seed's begin with."""
 LEARNT = 0.5
 """The validation accuracy above which the paper's plots over time show a model."""
 PUBLISHED = (
@@ -380,8 +382,9 @@ def _name(job: Job) -> str:
 
 
 def correlations(rows: list[tuple]) -> list[tuple]:
-    """Of rows of `COLUMNS` the correlations over all models, for each kind of layer, and over
-    those that have learnt something: with the others, which form a cluster, correlations are high.
+    """Of rows of `COLUMNS` the correlations over all models, for each kind of layer, over those
+    that have learnt something, and for each seed: with those that have not, which form a cluster,
+    correlations are high.
 
     Returns:
         Rows of `CORRELATION_COLUMNS`; NaN where fewer than three models, or no spread, are left.
@@ -393,6 +396,9 @@ def correlations(rows: list[tuple]) -> list[tuple]:
     for layer in dict.fromkeys(row[0] for row in rows):
         chosen[layer] = [row[-2:] for row in rows if row[0] == layer]
     chosen[f"accuracy above {LEARNT}"] = [row[-2:] for row in rows if row[-2] > LEARNT]
+    where = COLUMNS.index("seed")
+    for seed in sorted({row[where] for row in rows}):
+        chosen[f"{SEED} {seed}"] = [row[-2:] for row in rows if row[where] == seed]
     for name, pairs in chosen.items():
         accuracy, similarity = np.array(pairs, np.float64).reshape(-1, 2).T
         alive = np.isfinite(accuracy) & np.isfinite(similarity)
@@ -420,6 +426,14 @@ def _markdown(table: list[tuple]) -> str:
             f"| {name} | {count} | {diverged} | {r:.3f} | {_p_value(r_p)} | {rho:.3f} "
             f"| {_p_value(rho_p)} |"
         )
+    seeds = [row[3::2] for row in table if row[0].startswith(f"{SEED} ")]
+    if len(seeds) > 1:
+        mean, std = np.mean(seeds, axis=0), np.std(seeds, axis=0, ddof=1)
+        lines += [
+            "",
+            f"Mean ± standard deviation over {len(seeds)} seeds: Pearson {mean[0]:.3f} ± "
+            f"{std[0]:.3f}, Spearman {mean[1]:.3f} ± {std[1]:.3f}.",
+        ]
     return "\n".join(lines)
 
 

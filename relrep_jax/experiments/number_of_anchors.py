@@ -6,6 +6,7 @@ the mean of several, so that representations are compared at equal knowledge.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,8 +93,11 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
                 "each encoder; every seed draws its own anchors, each number a prefix of the "
                 "larger ones."
             ),
-            sheets=[count_sheet(outcomes, kind, config.methods) for kind in KINDS]
-            + [step_sheet(steps)],
+            sheets=[
+                *(count_sheet(outcomes, kind, config.methods) for kind in KINDS),
+                step_sheet(steps),
+                *([method_sheet(outcomes, config.methods)] if len(config.methods) > 1 else []),
+            ],
             tables={**stitching.tables(outcomes), "steps": (STEP_COLUMNS, steps)},
             figures=[
                 curve_figure(workdir, outcomes, kind, config.methods, job.counts) for kind in KINDS
@@ -167,6 +171,24 @@ def step_sheet(steps: Sequence[tuple]) -> report.Sheet:
         "Difference in percentage points of the means over seeds, tested over encoders (own heads) "
         "or ordered pairs (stitched).",
         num_left=3,
+    )
+
+
+def method_sheet(outcomes: Sequence[stitching.Outcome], methods: Sequence[str]) -> report.Sheet:
+    """Every two methods at every number of parallel samples, stitched."""
+    found = {method: _scores(outcomes, method, "stitched") for method in methods}
+    rows = []
+    for first, second in itertools.combinations(methods, 2):
+        for count, scores in found[first].items():
+            test = report.paired_test(scores.mean(axis=0), found[second][count].mean(axis=0))
+            rows.append([first, second, str(count), *report.paired_cells(test)])
+    return report.Sheet(
+        "Methods, stitched",
+        ("Method", "Against", "Parallel samples", *report.PAIRED_HEADER),
+        rows,
+        "Difference in percentage points of the means over seeds, tested over ordered pairs, which "
+        "share encoders and are not independent: the p-values are too small rather than too large.",
+        num_left=2,
     )
 
 

@@ -221,8 +221,8 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> Path:
             seeds=latents.seeds_of(config), console=console,
         )  # fmt: skip
     sheets = [result_sheet(results, baselines)]
-    if len(job.subsets) > 1 and len(config.similarities) > 1:
-        sheets.append(product_sheet(results, tuple(config.similarities)))
+    if len(config.similarities) > 1 and (len(job.subsets) > 1 or baselines):
+        sheets.append(product_sheet(results, tuple(config.similarities), baselines))
     if len(config.aggregations) > 1:
         sheets.append(aggregation_sheet(results))
     sheets.append(cost_sheet(results, projection))
@@ -324,8 +324,16 @@ def result_sheet(results: Sequence[Result], baselines: Sequence[stitching.Outcom
     )  # fmt: skip
 
 
-def product_sheet(results: Sequence[Result], names: tuple[str, ...]) -> report.Sheet:
-    """The product of all distances against single ones, over pairs, in every setting."""
+def product_sheet(
+    results: Sequence[Result],
+    names: tuple[str, ...],
+    baselines: Sequence[stitching.Outcome] = (),
+) -> report.Sheet:
+    """The product of all distances against what else there is, over pairs, in every setting.
+
+    Single distances and the best subset, where they were scored, and baselines that know as many
+    parallel samples as there are anchors.
+    """
     rows = []
     varying = _varying(results)
     for key in dict.fromkeys(dataclasses.replace(r.setting, names=()) for r in results):
@@ -333,19 +341,28 @@ def product_sheet(results: Sequence[Result], names: tuple[str, ...]) -> report.S
             r.setting.names: r for r in results if dataclasses.replace(r.setting, names=()) == key
         }
         product = mine[names].pairs
-        against = products.rivals_of_product({name: mine[(name,)].pairs for name in names})
+        singles = {name: mine[(name,)].pairs for name in names if (name,) in mine}
+        against = products.rivals_of_product(singles) if singles else {}
         best = max(mine.values(), key=lambda result: result.pairs.mean())
         if 1 < len(best.setting.names) < len(names):
             against[f"best subset ({best.setting.label})"] = best.pairs
+        for outcome in baselines:
+            if outcome.parallel_samples in (0, key.anchors):
+                against[outcome.method] = latents.pair_means(outcome, METRIC)
         where = [str(getattr(key, field)) for field, _ in varying]
         for label, scores in against.items():
             cells = report.paired_cells(report.paired_test(product, scores))
             rows.append([*where, f"{mine[names].setting.label}", label, *cells])
+    note = (
+        products.HINDSIGHT if len({r.setting.names for r in results}) > 1 else products.OVER_PAIRS
+    )
+    fitted = " Baselines are fitted on samples that are drawn uniformly." if baselines else ""
     return report.Sheet(
-        "The product against single distances",
+        "The product against "
+        + ("single distances" if note == products.HINDSIGHT else "baselines"),
         (*(heading for _, heading in varying), "Product", "Against", *report.PAIRED_HEADER),
         rows,
-        products.HINDSIGHT,
+        note + fitted,
         num_left=2 + len(varying),
     )
 

@@ -65,9 +65,13 @@ def rivals_of_product(singles: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     }
 
 
-HINDSIGHT = (
+OVER_PAIRS = (
     "Difference in accuracy in percentage points of the means over seeds, tested over ordered "
-    "pairs of different encoders, which are not independent. Best and worst are chosen in "
+    "pairs of different encoders, which are not independent."
+)
+"""What is said below a table of comparisons."""
+HINDSIGHT = (
+    f"{OVER_PAIRS} Best and worst are chosen in "
     "hindsight, on these test samples, the best one in its own favour, the worst one in the "
     "product's: who has to choose a distance beforehand does not know which."
 )
