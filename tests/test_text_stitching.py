@@ -93,6 +93,12 @@ def test_texts_that_do_not_do_are_refused(tmp_path, heading, body, says):
         load_texts(file)
 
 
+@pytest.mark.parametrize("name", ["images.npz", "folder", "lines.txt"])
+def test_other_files_than_tables_of_texts_are_refused(tmp_path, name):
+    with pytest.raises(DatasetError, match=r"read from \.tsv or \.csv .* text, label and split"):
+        load_texts(tmp_path / name)
+
+
 def build(representation=None, **changes):
     arguments = {"num_classes": 3, "width": 16, "num_heads": 2, "num_anchors": 5} | changes
     return functional(

@@ -73,9 +73,12 @@ def load_texts(
     """
     if path:
         name = Path(path).name.split(".")[0]
+        if not Path(path).name.lower().removesuffix(".gz").endswith((".tsv", ".csv")):
+            raise DatasetError(
+                f"{path} is no table of texts: these are read from .tsv or .csv (also .gz) "
+                "with columns text, label and split (train, dev or test)."
+            )
         samples = load_samples(path, column=column or None, label_column=label_column or None)
-        if samples.kind != "text":
-            raise DatasetError(f"{path} holds {samples.kind}; texts are wanted.")
         for what, found in (("label", samples.labels), ("split", samples.split)):
             if found is None:
                 raise DatasetError(

@@ -100,8 +100,9 @@ SMOKE = {
     "data": {"train_limit": 512, "test_limit": 256},
 }
 """The largest values at the scale `smoke`."""
-SMOKE_REPRESENTATIONS = 3
-"""How many of the representations are trained at that scale."""
+SMOKE_REPRESENTATIONS = (0, 1, -1)
+"""Which of the representations are trained at that scale, by their place: of many, the first two
+and the last one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,10 @@ def prepare(config: ConfigDict) -> Job:
     representations = end_to_end.read_representations(config)
     config = cut_to_scale(config, SMOKE)
     if config.scale == "smoke":
-        representations = dict(list(representations.items())[:SMOKE_REPRESENTATIONS])
+        named = list(representations.items())
+        if len(named) > len(SMOKE_REPRESENTATIONS):
+            representations = dict(named[place] for place in SMOKE_REPRESENTATIONS)
+        config.translations = config.translations[:1]
     make_task = lookup("task", config.task, TASKS)
     check_at_least(
         config,
