@@ -4,7 +4,8 @@ Every module first applies a LayerNorm of its own to each space, which makes spa
 ranges comparable and adds scale invariance, as long as a row's variance over the anchors is far
 above the LayerNorm's epsilon of 1e-5 (see `transforms.layer_normalization`) and its square is in
 the range of the dtype: below about 1e19 in float32. Parameters of
-different spaces are never shared. A product of integers is read as float32. A learned aggregation
+different spaces are never shared, but for the projections of attention, to which the spaces are
+tokens. A product of integers is read as float32. A learned aggregation
 belongs to the decoder that was trained with it: in stitching only the parameter-free product
 crosses between models.
 

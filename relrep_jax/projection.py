@@ -50,8 +50,9 @@ def relative_projection(
             done on the relative space of the anchors themselves, `[m, m]`.
 
     Returns:
-        The relative space `[n, m]`, in the dtype of the latents. Distances are distances: they
-        are not negated, and nothing is normalised unless a transform says so.
+        The relative space `[n, m]`: of a similarity by name in the floating dtype to which latents
+        and anchors promote, of a function in what it gives. Distances are distances: they are not
+        negated, and nothing is normalised unless a transform says so.
 
     Raises:
         ValueError: latents and anchors are not matrices of one width, or are empty; unknown
@@ -78,7 +79,7 @@ def relative_projection(
             absolute_transform,
             relative_transform,
         )
-        return projected.astype(latents.dtype)
+        return projected.astype(jnp.result_type(latents.dtype, anchors.dtype))
     how = (similarity, absolute_transform, relative_transform)
     is_large = latents.size * anchors.shape[0] >= LARGE
     # A function may hold arrays of the caller, which cannot pass through what follows.
@@ -105,9 +106,11 @@ def _project(
         _check_transformed("absolute_transform", absolute_transform, name, given, count)
     relative = measure(latents, anchors)
     expected = (latents.shape[0], anchors.shape[0])
-    if relative.shape != expected:
+    shape = getattr(relative, "shape", None)
+    if shape != expected:
+        gave = type(relative).__name__ if shape is None else f"shape {shape}"
         raise ValueError(
-            f"The similarity {similarity!r} gave shape {relative.shape} for latents "
+            f"The similarity {similarity!r} gave {gave} for latents "
             f"{latents.shape} and anchors {anchors.shape}; expected {expected}."
         )
     if isinstance(relative_transform, str | _transforms.Transform):

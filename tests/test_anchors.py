@@ -671,6 +671,21 @@ def test_numbers_of_samples_are_not_the_samples(wrong):
         anchors.uniform(jax.random.key(0), **arguments)
 
 
+@pytest.mark.parametrize("wrong", ["10", None, np.float32(10), 10.0])
+def test_numbers_of_samples_are_whole_numbers(wrong):
+    with pytest.raises(ValueError, match="num_samples must be a whole number"):
+        anchors.uniform(jax.random.key(0), wrong, 2)
+    assert anchors.uniform(jax.random.key(0), np.int64(10), np.int32(2)).shape == (2,)
+
+
+def test_labels_in_a_list():
+    labels = [2**40, 0, 2**40, 0]
+    found = np.asarray(anchors.stratified(jax.random.key(0), labels, 2))
+    assert {labels[i] for i in found} == {0, 2**40}
+    with pytest.raises(ValueError, match="labels must be a vector"):
+        anchors.stratified(jax.random.key(0), ["a", "b"], 2)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -11,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -389,14 +390,30 @@ def test_colour_images_and_column_labels_as_keras_stores_them(tmp_path):
         (lambda x: (x / 255).astype(np.float32), 1.0),
         (lambda x: (x / 255).astype(np.float16), 1.0),
         (lambda x: x // 128, 1.0),
+        (lambda x: x.astype(">f4"), 255.0),
+        (lambda x: x.astype(">u2"), 255.0),
+        (lambda x: x.astype(np.longdouble), 255.0),
     ],
-    ids=["uint8", "float 0..255", "int64", "float32", "float16", "black and white"],
+    ids=[
+        "uint8",
+        "float 0..255",
+        "int64",
+        "float32",
+        "float16",
+        "black and white",
+        "other byte order",
+        "whole numbers in other byte order",
+        "long double",
+    ],
 )
 def test_scale_brings_images_into_the_unit_interval(tmp_path, make, scale):
     parts = {key: make(arrays()[key]) for key in ("x_train", "x_test")}
     data = load_images(path=write(tmp_path / "s.npz", **parts))
     assert data.scale == scale
-    assert data.x_train.dtype == parts["x_train"].dtype
+    stored = parts["x_train"].dtype
+    assert data.x_train.dtype == (stored.newbyteorder("=") if stored.itemsize <= 8 else np.float64)
+    np.testing.assert_array_equal(data.x_train[..., 0], parts["x_train"])
+    assert jax.device_put(data.x_train).shape == data.x_train.shape
     assert (data.x_train / data.scale).max() == 1
 
 

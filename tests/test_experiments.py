@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,7 @@ from relrep_jax.experiments.flags import parse_arguments
 from relrep_jax.experiments.image_quality import psnr, ssim
 from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
 from relrep_jax.projection import PAPER_SIMILARITIES
-from relrep_jax.stitching import stitching_grid
+from relrep_jax.stitching import squared_error, stitching_grid
 from relrep_jax.training.logs import MetricsLog
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -286,6 +287,19 @@ BAD = {
         [f"--config={RECONSTRUCTION}:single"],
         "must be one of every, single_and_all, all",
     ),
+    "unknown group": (["--config.sedes.count=3"], "Did you mean config.seeds.count"),
+    "unknown representation": (
+        ["--config.representations.prod.aggregation=sum"],
+        "Did you mean config.representations.product.aggregation",
+    ),
+    "field of a number": (["--config.model.latent_dim.x=3"], "Unknown config field config.model"),
+    "entry of a list": (["--config.model.channels[0]=16"], "Did you mean config.model.channels?"),
+    "option that is a field": (
+        ["--config.optimizer.options.learning_rate=3"],
+        "set config.optimizer.learning_rate instead",
+    ),
+    "negative divergence": (["--config.training.kl_weight=-1."], "kl_weight must be at least 0"),
+    "config that is none": (["--config={tmp}/none_of_it.py"], "must return an ml_collections"),
     "unknown flag": (["--wrkdir=x"], "Did you mean: workdir"),
     "stray word": (["epochs=3"], "Unknown argument 'epochs=3'"),
     "workdir in a file": (["--workdir={tmp}/odd.py/run"], "cannot be written to"),
@@ -303,6 +317,7 @@ def test_bad_input_ends_with_code_2_and_a_message(case, tmp_path, capsys):
     (tmp_path / "odd.py").write_text(
         start + "def get_config():\n    c = default_config()\n    c.sedes = 3\n    return c\n"
     )
+    (tmp_path / "none_of_it.py").write_text("def get_config():\n    return {'seeds': 3}\n")
     arguments, expected = BAD[case]
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
     if not any("workdir" in argument for argument in arguments):
@@ -313,6 +328,64 @@ def test_bad_input_ends_with_code_2_and_a_message(case, tmp_path, capsys):
     assert expected in captured.err
     assert "Traceback" not in captured.err + captured.out
     assert not (tmp_path / "run").exists()
+
+
+WRONG_TYPES = {
+    "seeds.count": ("'5'", "a whole number, such as 5, got '5'"),
+    "seeds.first": ("0.5", "a whole number"),
+    "training.epochs": ("2.5", "a whole number"),
+    "training.batch_size": ("None", "a whole number"),
+    "optimizer.learning_rate": ("'1e-3'", "a number, such as 0.001"),
+    "model.channels": ("32", "a list, such as"),
+    "translations": ("None", "a list"),
+    "data.path": ("3", "a text"),
+    "optimizer.options": ("None", "a group of fields"),
+    "representations.product.similarities": ("(lambda x, a: x @ a.T,)", "config.json cannot"),
+}
+
+
+@pytest.mark.parametrize("field", WRONG_TYPES)
+def test_values_of_another_type_in_a_config_file_are_refused(field, tmp_path, capsys):
+    """The command line converts values or refuses them; a file of the user's own may hold any."""
+    value, expected = WRONG_TYPES[field]
+    (tmp_path / "own.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "from relrep_jax.experiments.image_stitching import default_config\n"
+        "def get_config():\n"
+        "    fields = default_config().to_dict()\n"
+        f"    *groups, last = {field.split('.')}\n"
+        "    group = fields\n"
+        "    for name in groups:\n"
+        "        group = group[name]\n"
+        f"    group[last] = {value}\n"
+        "    return ConfigDict(fields)\n"
+    )
+    assert train(f"--config={tmp_path / 'own.py'}", f"--workdir={tmp_path / 'run'}") == 2
+    message = capsys.readouterr().err
+    assert f"config.{field} " in message
+    assert expected in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "metrics.jsonl", "report.md"])
+def test_a_folder_of_something_else_is_no_workdir(name, tmp_path, capsys):
+    if "." in name:
+        (tmp_path / name).write_text("mine")
+    else:
+        (tmp_path / name).mkdir()
+    assert train(f"--workdir={tmp_path}") == 2
+    assert f"has {name} but no config.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("file", ["config.json", "data.json"])
+@pytest.mark.parametrize("content", [b"[1]", b"null", b"{", b"\xff"])
+def test_a_workdir_whose_files_are_damaged_is_refused(file, content, tmp_path):
+    config = image_stitching.default_config()
+    workdir = claim_workdir(tmp_path / "run", config)
+    (workdir / file).write_bytes(content)
+    with pytest.raises(config_room.ConfigError, match=rf"{file} is not readable as JSON"):
+        claim_workdir(workdir, config)
 
 
 @pytest.mark.parametrize(
@@ -433,6 +506,49 @@ def test_relative_forms_may_have_latents_of_their_own_width(task, relative, widt
         images = jax.ShapeDtypeStruct((3, 8, 8, 1), np.float32)
         widths[name] = jax.eval_shape(made.encode_anchors, variables, images).shape[1]
     assert widths == {"absolute": 6, "relative_cosine": width, "product": width}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["relative_cosine", "product"])
+def test_anchors_are_encoded_in_every_step_as_the_batch_is_without_a_gradient(name):
+    """The loss is that with anchors of the same parameters, in training mode, as constants."""
+    config = image_stitching.default_config()
+    config.training.loss = "mse"
+    config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 20
+    job = image_stitching.prepare(config)
+    task, dataset = job.tasks[name], job.dataset
+    variables, key = jax.jit(task.model.init)(jax.random.key(0)), jax.random.key(1)
+    stored = dataset.x_train[job.anchors]
+    batch = {"image": dataset.x_train[:16], "label": dataset.y_train[:16]}
+    images, anchor_images = batch["image"] / dataset.scale, stored / dataset.scale
+
+    def loss(params):
+        value, (stats, _) = task.loss(variables._replace(params=params), batch, stored, key)
+        return value, stats
+
+    def expected(params, encode):
+        now = variables._replace(params=params)
+        anchors = encode(now)
+        (prediction, _), stats = task.model.apply(
+            now, "reconstruct", images, anchors, key, train=True
+        )
+        return jnp.mean(squared_error(prediction, images)), stats
+
+    def encode(now, train=True):
+        return task.model.apply(now, "encode", anchor_images, train=train)[0]
+
+    constant = jax.jit(encode)(variables)
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables.params)
+    wanted = jax.jit(jax.value_and_grad(lambda p: expected(p, lambda now: constant), has_aux=True))(
+        variables.params
+    )
+    chex.assert_trees_all_close(both, wanted, rtol=1e-4, atol=1e-6)
+    # What it is not: with a gradient through the anchors, or with anchors as in evaluation.
+    through = jax.jit(jax.grad(lambda p: expected(p, encode)[0]))(variables.params)
+    evaluated = jax.jit(lambda now: encode(now, train=False))(variables)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(both[1], through, rtol=1e-2, atol=1e-5)
+    assert not np.allclose(evaluated, constant, rtol=1e-2)
 
 
 @pytest.mark.slow
@@ -746,17 +862,21 @@ def test_a_killed_or_interrupted_run_ends_with_the_same_numbers(tmp_path):
     assert whole.returncode == 0
     killed = 0
     workdir = tmp_path / "killed"
+    # From before the first epoch, when programs compile, to after the last, when pairs are scored.
     for epochs_before_the_kill, how in (
+        (0, signal.SIGKILL),
         (1, signal.SIGKILL),
         (5, signal.SIGKILL),
         (11, signal.SIGINT),
         (18, signal.SIGKILL),
+        (24, signal.SIGKILL),
     ):
         process = run_train(*small, f"--workdir={workdir}")
         metrics = workdir / "metrics.jsonl"
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
-            if metrics.exists() and metrics.read_text().count("\n") >= epochs_before_the_kill:
+            epochs = metrics.read_text().count("\n") if metrics.exists() else 0
+            if (workdir / "config.json").exists() and epochs >= epochs_before_the_kill:
                 os.kill(process.pid, how)
                 killed += 1
                 break
@@ -769,7 +889,7 @@ def test_a_killed_or_interrupted_run_ends_with_the_same_numbers(tmp_path):
     last = run_train(*small, f"--workdir={workdir}")
     last.communicate(timeout=600)
     assert last.returncode == 0
-    assert killed == 4
+    assert killed == 6
     for name in ("stitching.csv", "summary.csv"):
         expected = (tmp_path / "whole" / "tables" / name).read_bytes()
         assert (workdir / "tables" / name).read_bytes() == expected

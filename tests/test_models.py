@@ -206,6 +206,7 @@ def test_errors_say_what_to_do():
         build(Autoencoder, image_shape=(8, 8))
     with pytest.raises(ValueError, match="Did you mean 'cosine'"):
         Representation("x", ("cosin",))
+    assert Representation("x", "cosine") == Representation("x", ("cosine",))
     with pytest.raises(ValueError, match="Known: concatenation"):
         Representation("x", ("cosine",), "average")
     with pytest.raises(ValueError, match="Unknown transform"):

@@ -281,6 +281,11 @@ class ErrorsTest(chex.TestCase):
         with pytest.raises(ValueError, match=r"expected \(4, 2\)"):
             rr.relative_projection(np.ones((4, 3)), np.ones((2, 3)), lambda x, a: a @ x.T)
 
+    def test_a_similarity_that_gives_no_array(self):
+        for own in (lambda x, a: None, lambda x, a: [[1.0, 2.0]] * 4):
+            with pytest.raises(ValueError, match=r"gave (NoneType|list) .* expected \(4, 2\)"):
+                rr.relative_projection(np.ones((4, 3)), np.ones((2, 3)), own)
+
     def test_no_similarities_and_too_few_transforms(self):
         with pytest.raises(ValueError, match="similarities is empty"):
             rr.product_projection(np.ones((4, 3)), np.ones((2, 3)), ())

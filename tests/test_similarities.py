@@ -190,6 +190,9 @@ def test_angular_keeps_its_digits_near_parallel():
 @pytest.mark.parametrize("p, name", [(1, "manhattan"), (2.0, "euclidean"), (np.inf, "chebyshev")])
 def test_minkowski_is_the_named_distance(p, name):
     x, a = problem(7, 4, 3)
+    np.testing.assert_array_equal(
+        sim.minkowski(x, a, np.float64(p)), sim.minkowski(x, a, np.float32(p))
+    )
     np.testing.assert_array_equal(sim.minkowski(x, a, p), function(name)(x, a))
 
 
@@ -200,6 +203,28 @@ def test_minkowski_neither_overflows_nor_underflows(p, scale):
     x, a = problem(7, 4, 30)
     scaled = sim.minkowski(x * np.float32(scale), a * np.float32(scale), p)
     assert_relative(np.asarray(scaled, float) / scale, reference(f"minkowski{p}", x, a), 5e-6)
+
+
+def test_minkowski_near_the_largest_number():
+    x, a = np.array([[9e37, 0, 0]], np.float32), np.array([[0, 9e37, 0], [0, 0, 0]], np.float32)
+    value, gradient = jax.value_and_grad(lambda x: sim.minkowski(x, a, 3.0)[0, 0])(x)
+    assert value == pytest.approx(9e37 * 2 ** (1 / 3), rel=1e-5)
+    np.testing.assert_allclose(gradient[0], [2 ** (-2 / 3), -(2 ** (-2 / 3)), 0], rtol=1e-5)
+    assert sim.minkowski(x, a, 3.0)[0, 1] == pytest.approx(9e37, rel=1e-5)
+    x = np.array([[np.inf, 0, 0], [np.inf, np.nan, 0], [3, 4, 0]], np.float32)
+    found = np.asarray(sim.minkowski(x, np.zeros((1, 3), np.float32), 3.0))[:, 0]
+    assert found[0] == np.inf
+    assert np.isnan(found[1])
+    assert found[2] == pytest.approx(91 ** (1 / 3), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_row_that_is_not_finite_leaves_huge_ones_alone(name, bad):
+    x = np.array([[bad, 0], [1e25, 0], [1, 0]], np.float32)
+    found = np.asarray(function(name)(x, np.array([[0, 1]], np.float32)))[:, 0]
+    assert not np.isfinite(found[0])
+    assert found[1] == pytest.approx(1e25, rel=1e-5)
 
 
 # --- properties --------------------------------------------------------------------------------

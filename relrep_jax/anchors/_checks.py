@@ -15,7 +15,7 @@ from relrep_jax.checks import check_matrix
 def check_num_anchors(num_samples: int, num_anchors: int) -> None:
     """Raise `ValueError` unless these are whole numbers, `1 <= num_anchors <= num_samples`."""
     for name, value in (("num_samples", num_samples), ("num_anchors", num_anchors)):
-        if isinstance(value, jax.Array | np.ndarray | float | list | tuple):
+        if isinstance(value, jax.Array | np.ndarray) or not hasattr(type(value), "__index__"):
             shape = getattr(value, "shape", ())
             what = f"an array {tuple(shape)}" if shape else repr(value)
             raise ValueError(f"{name} must be a whole number, got {what}.")

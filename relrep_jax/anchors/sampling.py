@@ -65,7 +65,14 @@ def stratified(key: jax.Array, labels: ArrayLike, num_anchors: int) -> jax.Array
         >>> jnp.bincount(labels[anchors.stratified(jax.random.key(0), labels, 8)]).tolist()
         [2, 2, 2, 2]
     """
-    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.size:
+    if not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"labels must be a vector [n] of integers, got shape {labels.shape} and dtype "
+                f"{labels.dtype}."
+            )
+    if isinstance(labels, np.ndarray) and labels.size:
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(labels.dtype))
         if labels.min() < limits.min or labels.max() > limits.max:
             # JAX would wrap them round and make one class of several.

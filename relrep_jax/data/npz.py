@@ -142,6 +142,8 @@ def _check_images(path: Path, key: str, x: np.ndarray) -> np.ndarray:
             f"{path}: {key} must hold real numbers, got dtype {x.dtype}. Store uint8 images, or "
             "floats in [0, 1]."
         )
+    # JAX knows neither foreign byte orders nor floats of more than 64 bits.
+    x = x.astype(x.dtype.newbyteorder("=") if x.dtype.itemsize <= 8 else np.float64, copy=False)
     if x.ndim == 3:
         x = x[..., None]
     if x.ndim != 4:

@@ -51,9 +51,13 @@ def get_experiment(config: ConfigDict) -> ModuleType:
     """The experiment that a config names.
 
     Raises:
-        ConfigError: the config does not say.
+        ConfigError: the config does not say, or is none.
         ValueError: an unknown experiment.
     """
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"get_config must return an ml_collections.ConfigDict, got {type(config).__name__}."
+        )
     if "experiment" not in config:
         raise ConfigError("The config lacks the field config.experiment.")
     return lookup("experiment", config.experiment, EXPERIMENTS)

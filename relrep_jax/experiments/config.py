@@ -47,14 +47,16 @@ def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...
                 raise ConfigError(
                     f"The config lacks the field config.{prefix}{name}; its default is {value!r}."
                 )
-            if f"{prefix}{name}" in free:
-                continue
             is_group = isinstance(value, Mapping | ConfigDict)
             if is_group != isinstance(given[name], Mapping | ConfigDict):
                 kind = "a group of fields" if is_group else "a value"
                 raise ConfigError(f"config.{prefix}{name} must be {kind}, got {given[name]!r}.")
+            if f"{prefix}{name}" in free:
+                continue
             if is_group:
                 compare(given[name], value, f"{prefix}{name}.")
+            else:
+                _check_type(f"config.{prefix}{name}", given[name], value)
 
     compare(config, reference, "")
     for name, value in flatten(config).items():
@@ -68,6 +70,35 @@ def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...
             "config.seeds.first and the seeds after it must be below 2**32, got "
             f"{seeds.first} and config.seeds.count {seeds.count}."
         )
+
+
+_KINDS: tuple[tuple[type, type | tuple[type, ...], str], ...] = (
+    # A bool is an int to Python, which it is not here.
+    (bool, bool, "True or False"),
+    (int, int, "a whole number"),
+    (float, (int, float), "a number"),
+    (str, str, "a text"),
+    ((tuple, list), (tuple, list), "a list"),
+)
+"""Of a default's type what values it may have, and what messages call them."""
+
+
+def _check_type(field: str, given: Any, default: Any) -> None:
+    """Raise `ConfigError` where a value is not of its default's kind, or cannot be written."""
+    for kind, allowed, wanted in _KINDS:
+        if isinstance(default, kind):
+            is_bool = isinstance(given, bool) and kind is not bool
+            if is_bool or not isinstance(given, allowed):
+                example = f", such as {default!r}" if default not in ((), [], "") else ""
+                raise ConfigError(f"{field} must be {wanted}{example}, got {given!r}.")
+            break
+    try:
+        json.dumps(given)
+    except TypeError as error:
+        raise ConfigError(
+            f"{field} holds what config.json cannot: {error}. Use names, texts and plain numbers "
+            "of Python; functions of your own go with the library's functions."
+        ) from error
 
 
 def check_at_least(config: ConfigDict, minimum: Mapping[str, float]) -> None:

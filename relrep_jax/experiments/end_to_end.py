@@ -228,6 +228,12 @@ def read_optimizer(config: ConfigDict, total_steps: int) -> optax.GradientTransf
         raise ConfigError(
             f"config.optimizer.learning_rate must be above 0, got {fields.learning_rate}."
         )
+    for name in ("name", "learning_rate", "clip_norm", "l2_penalty"):
+        if name in fields.options:
+            raise ConfigError(
+                f"config.optimizer.options.{name} is a field of its own: set "
+                f"config.optimizer.{name} instead."
+            )
     schedule = make_schedule(
         fields.schedule, fields.learning_rate, total_steps, fields.warmup_steps
     )

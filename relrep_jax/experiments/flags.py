@@ -73,7 +73,8 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         _load(file, argv)  # What is wrong with the file itself is said without a traceback.
         raise ConfigError(str(error)) from error
     except Exception as error:
-        unknown = _unknown_field(file, argv) if isinstance(error, AttributeError) else ""
+        is_of_field = isinstance(error, AttributeError | KeyError | IndexError | TypeError)
+        unknown = _unknown_field(file, argv) if is_of_field else ""
         if unknown:
             raise ConfigError(unknown) from error
         # Config files are the user's own Python and may raise anything.

@@ -20,7 +20,7 @@ from rich.console import Console
 from relrep_jax import anchors as anchor_choice
 from relrep_jax import report
 from relrep_jax.checks import lookup
-from relrep_jax.data import ImageDataset, load_images
+from relrep_jax.data import DatasetError, ImageDataset, load_images
 from relrep_jax.experiments import end_to_end
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
 from relrep_jax.experiments.end_to_end import representation_config
@@ -93,6 +93,10 @@ def default_config() -> ConfigDict:
     return config
 
 
+DATA_FIELDS = (
+    "In a config these are config.data.name, .path, .data_dir, .train_limit and .test_limit, of "
+    "which 0 is no limit."
+)
 SMOKE = {
     "seeds": {"count": 2},
     "training": {"epochs": 2},
@@ -144,6 +148,7 @@ def prepare(config: ConfigDict) -> Job:
             "model.relative_latent_dim": -1,
             "training.batch_size": 1,
             "training.log_every": 0,
+            "training.kl_weight": 0,
             "evaluation.batch_size": 1,
             "data.train_limit": 0,
             "data.test_limit": 0,
@@ -152,13 +157,16 @@ def prepare(config: ConfigDict) -> Job:
     lookup("anchor choice", config.anchors.choice, dict.fromkeys(("uniform", "stratified")))
     plan = plan_seeds(config.seeds.count, config.seeds.axis)
 
-    dataset = load_images(
-        config.data.name,
-        path=config.data.path or None,
-        data_dir=config.data.data_dir or None,
-        train_limit=config.data.train_limit or None,
-        test_limit=config.data.test_limit or None,
-    )
+    try:
+        dataset = load_images(
+            config.data.name,
+            path=config.data.path or None,
+            data_dir=config.data.data_dir or None,
+            train_limit=config.data.train_limit or None,
+            test_limit=config.data.test_limit or None,
+        )
+    except DatasetError as error:
+        raise ConfigError(f"{error} ({DATA_FIELDS})") from error
     rows, held_out = end_to_end.hold_out(config, len(dataset.x_train))
     validation = {"image": dataset.x_train[held_out], "label": dataset.y_train[held_out]}
     dataset = dataclasses.replace(

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -36,21 +37,22 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
         probe.write_text("")
         probe.unlink()
         if not config_file.exists():
+            there = [name for name in RUN_FILES if (workdir / name).exists()]
+            if there:
+                raise ConfigError(
+                    f"The workdir {workdir} has {', '.join(there)} but no config.json: it belongs "
+                    "to something else, which a run would overwrite. Choose another --workdir."
+                )
             fingerprints = json.dumps(_fingerprints(config), indent=2)
             atomic_write_text(workdir / DATA_FILE, fingerprints + "\n")
             atomic_write_text(config_file, text)
             return workdir
-        earlier = json.loads(config_file.read_text())
+        earlier = _read_object(config_file)
         data = workdir / DATA_FILE
-        known = json.loads(data.read_text()) if data.exists() else {}
+        known = _read_object(data) if data.exists() else {}
     except OSError as error:
         raise ConfigError(
             f"The workdir {workdir} cannot be written to: {error.strerror or error}. Choose "
-            "another one with --workdir."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{config_file} is not readable as JSON ({error}). Remove the workdir or choose "
             "another one with --workdir."
         ) from error
     changed = differences(earlier, json.loads(text))
@@ -68,6 +70,20 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
             "changed since. Bring the earlier file back, or choose another --workdir."
         )
     return workdir
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """The object that a JSON file of a run holds."""
+    try:
+        found = json.loads(file.read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__}, not an object")
+    except ValueError as error:  # JSON or UTF-8
+        raise ConfigError(
+            f"{file} is not readable as JSON ({error}). Remove the workdir or choose another one "
+            "with --workdir."
+        ) from error
+    return found
 
 
 @contextlib.contextmanager
@@ -100,6 +116,8 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
         yield
 
 
+RUN_FILES = ("checkpoints", "metrics.jsonl", "report.md", "tensorboard")
+"""What a run writes over or goes on with, where it stands in its directory."""
 DATA_FILE = "data.json"
 """The fingerprints of a run's data, beside its `config.json`."""
 

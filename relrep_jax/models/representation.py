@@ -19,7 +19,8 @@ class Representation:
 
     Attributes:
         name: what tables and files call it.
-        similarities: names of similarities, one relative space each; empty means absolute.
+        similarities: names of similarities or functions, one relative space each, or a single
+            one; empty means absolute.
         aggregation: name of the aggregation that reads the product (`relrep_jax.aggregation`).
         absolute_transform: name of a transform of the latents, fitted on the anchors, or None.
 
@@ -33,7 +34,9 @@ class Representation:
     absolute_transform: str | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "similarities", tuple(self.similarities))
+        one = isinstance(self.similarities, str) or callable(self.similarities)
+        given = (self.similarities,) if one else tuple(self.similarities)
+        object.__setattr__(self, "similarities", given)
         for similarity in self.similarities:
             similarities.get(similarity)
         aggregation.get(self.aggregation)

@@ -1,5 +1,7 @@
 """Distances of the Lp family, and the kernel that is made of one."""
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -115,7 +117,7 @@ def minkowski(x: ArrayLike, anchors: ArrayLike, p: float) -> Array:
     >>> print(minkowski(jnp.array([[3.0, 4.0, 5.0]]), jnp.zeros((1, 3)), p=3.0))
     [[6.]]
     """
-    if isinstance(p, jax.core.Tracer) or not isinstance(p, int | float) or not p >= 1:
+    if isinstance(p, jax.core.Tracer) or not isinstance(p, numbers.Real) or not p >= 1:
         raise ValueError(
             f"p must be a Python number of at least 1 (float('inf') for the largest), got {p!r}."
         )

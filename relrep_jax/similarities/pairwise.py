@@ -44,7 +44,7 @@ def chebyshev(x: Array, a: Array) -> Array:
 
 def minkowski(x: Array, a: Array, p: float) -> Array:
     """`(sum |x - a|^p)^(1/p)`, `[n, m]`, for 1 < p < inf."""
-    return _compiled("minkowski", p, x, a)
+    return _minkowski(p, x, a)
 
 
 def euclidean(x: Array, a: Array) -> Array:
@@ -55,11 +55,17 @@ def euclidean(x: Array, a: Array) -> Array:
 def power_of_two(x: Array, axis: Literal[-1] | None = None) -> Array:
     """The power of two below the largest magnitude of `x`; 1 where that is zero or not finite.
 
+    Where all of `x` has one power, entries that are not finite are passed over, lest those of one
+    row cost others their digits.
+
     Dividing by it is exact and keeps squares from overflowing and underflowing. It is a constant
     to differentiation.
     """
     dtype, bits = x.dtype, _bits(x.dtype)
-    largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis, keepdims=axis is not None)
+    size = jnp.abs(lax.stop_gradient(x))
+    if axis is None:
+        size = jnp.where(size < jnp.inf, size, 0)
+    largest = jnp.max(size, axis, keepdims=axis is not None)
     # Neither the power nor its reciprocal may leave the normal range.
     limit = 2.0 ** (jnp.finfo(dtype).maxexp - 8)
     exponent = lax.bitcast_convert_type(jnp.asarray(jnp.inf, dtype), bits)
@@ -105,6 +111,16 @@ def _distance_jvp(kind, p, primals, tangents):
 
 # So that calls outside of `jit` compile once a shape.
 _compiled = jax.jit(_distance, static_argnums=(0, 1))
+
+
+@partial(jax.jit, static_argnums=0)
+def _minkowski(p: float, x: Array, a: Array) -> Array:
+    """The reciprocal of a difference near the largest number is below the smallest normal one, and
+    taken for 0: such spaces are brought down by a power of two, which changes no digit."""
+    largest = jnp.maximum(power_of_two(x), power_of_two(a))
+    down = jnp.where(largest > 2.0 ** (jnp.finfo(x.dtype).maxexp - 28), 2.0**-12, 1.0)
+    down = down.astype(x.dtype)
+    return _distance("minkowski", p, x * down, a * down) / down
 
 
 # --- distances ---------------------------------------------------------------------------------
@@ -175,7 +191,8 @@ def _by_ratios(p: float, x: Array, a: Array) -> Array:
     largest = _largest(x, a)
     unscale = reciprocal(largest)
     total = _over_features(lambda out, t: out + _power(jnp.abs(t) * unscale, p), x, a)
-    return largest * jnp.where(largest > 0, total, 1) ** (1 / p)
+    total = jnp.where((largest > 0) & (largest != jnp.inf), total, 1)
+    return largest * total ** (1 / p)
 
 
 def _is_tiny(x: Array) -> Array:
