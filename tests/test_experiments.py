@@ -901,6 +901,19 @@ def test_a_killed_or_interrupted_run_ends_with_the_same_numbers(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_single_seed_has_nothing_to_be_stitched_with(tmp_path, capsys):
+    assert train(*SMALL[1:], "--config.seeds.count=1", f"--workdir={tmp_path}") == 0
+    assert "1 seed x 3 representations" in " ".join(capsys.readouterr().out.split())
+    summary = rows(tmp_path / "tables" / "summary.csv")
+    assert all(np.isfinite(float(row["non_stitched_mean"])) for row in summary)
+    assert {row["stitched_mean"] for row in summary} == {"nan"}
+    assert len(rows(tmp_path / "tables" / "stitching.csv")) == 3
+    report = (tmp_path / "report.md").read_text()
+    assert "with their own decoder" in report
+    assert "another seed" not in report
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["default", "classifier"])
 def test_stitching_works_on_digits_where_it_should(config, tmp_path):
     """The papers' claim on real data: absolute spaces cannot be stitched, relative ones can."""

@@ -640,8 +640,12 @@ def describe_samples(train: int, validation: int, test: int) -> str:
 
 def describe_plan(plan: SeedPlan, num_representations: int) -> str:
     """`5 seeds x 3 representations, map over seeds on 2 cpu devices`."""
+
+    def number(count: int, what: str) -> str:
+        return f"{count} {what}{'' if count == 1 else 's'}"
+
     return (
-        f"{plan.num_seeds} seeds x {num_representations} representations, {plan.strategy} over "
-        f"seeds on {plan.mesh.size} {plan.mesh.devices.flat[0].platform} device"
-        f"{'' if plan.mesh.size == 1 else 's'}"
+        f"{number(plan.num_seeds, 'seed')} x {number(num_representations, 'representation')}, "
+        f"{plan.strategy} over seeds on "
+        f"{number(plan.mesh.size, plan.mesh.devices.flat[0].platform + ' device')}"
     )

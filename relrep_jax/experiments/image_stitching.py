@@ -524,8 +524,7 @@ def _reconstructions(pictures: dict[str, Pictures]) -> list[tuple]:
         rows.append(((name, "own decoder"), picture.non_stitched))
         if picture.stitched is not None:
             rows.append(((name, "stitched"), picture.stitched))
-    caption = (
-        "Test images, and what the models make of them: with their own decoder, and with the "
-        "decoder of another seed."
-    )
+    caption = "Test images, and what the models make of them: with their own decoder"
+    is_stitched = any(picture.stitched is not None for picture in pictures.values())
+    caption += ", and with the decoder of another seed." if is_stitched else "."
     return [("reconstructions", caption, report.reconstructions(originals, rows))]
