@@ -29,6 +29,7 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.py"
 def main(argv: list[str]) -> int:
     use_host_devices()
     from relrep_jax.experiments import get_experiment
+    from relrep_jax.experiments.config import ConfigError
     from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
 
     with ExitStack() as stack:
@@ -44,12 +45,18 @@ def main(argv: list[str]) -> int:
         except (ValueError, OSError) as error:
             print(f"train.py: {error}", file=sys.stderr)
             return 2
+        except MemoryError as error:
+            print(f"train.py: this does not fit into memory: {error}", file=sys.stderr)
+            return 2
 
         # Paths and names are printed as they are, whatever brackets they hold.
         console = Console(markup=False, emoji=False)
         stack.enter_context(_interrupts_come_through())
         try:
             experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))
+        except ConfigError as error:  # what only training can tell
+            print(f"train.py: {error}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print(
                 f"train.py: stopped; what is done is in {workdir}. The same command goes on there.",

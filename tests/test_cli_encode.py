@@ -180,6 +180,18 @@ def test_labels_of_other_samples_are_not_replaced(home, capsys):
     assert load_split("l/split.npy").tolist() == [0] * 9 + [2] * 3
 
 
+@pytest.mark.parametrize("name", ["x.json", "labels.json"])
+def test_files_of_the_users_own_are_not_replaced(home, capsys, name):
+    argv = ["named.tsv", "--function", "functions:letters", "-o", "l/x.npy"]
+    Path("named.tsv").write_text("text\tlabel\n" + "some words\tb\nothers\ta\n")
+    Path("l").mkdir()
+    Path("l", name).write_text('{"mine": 1}')
+    refused(capsys, *argv, says=[f"l/{name} exists", "--force"])
+    assert Path("l", name).read_text() == '{"mine": 1}'
+    assert main(["encode", *argv, "--force"]) == 0
+    assert "mine" not in Path("l", name).read_text()
+
+
 def test_bad_input_is_refused(home, capsys):
     mine = ["--function", "functions:letters", "-o", "x.npy"]
     Path("hole.txt").write_text("one\n\n")

@@ -108,6 +108,13 @@ def test_a_model_that_diverges_is_counted_as_such(tmp_path):
     assert table[0][1:3] == (job.num_models // 2, job.num_models // 2)
 
 
+@pytest.mark.slow
+def test_a_reference_that_diverges_ends_with_a_message(tmp_path):
+    job = data_manifold.prepare(small(**{"reference.learning_rate": 1e30}))
+    with pytest.raises(ValueError, match="lower config.reference.learning_rate"):
+        data_manifold.run(job, tmp_path, Console(quiet=True))
+
+
 BAD = {
     "unknown layer": ({"sweep.layers": ("gat",)}, "Known: gcn, gcnii, gin"),
     "nothing": ({"sweep.layers": ()}, "config.sweep.layers is empty"),
@@ -116,6 +123,10 @@ BAD = {
     "no reference": ({"reference.learning_rate": 0.0}, "reference.learning_rate must be above 0"),
     "no nodes": ({"data.val_fraction": 0.0}, "val_fraction leaves no validation nodes"),
     "unknown optimizer": ({"sweep.optimizers": ("adan",)}, "Did you mean 'adam'"),
+    "letters": ({"sweep.learning_rates": ("a",)}, "learning_rates must be a number"),
+    "half an epoch": ({"sweep.epochs": (10.5,)}, "sweep.epochs must be a whole number"),
+    "a value twice": ({"sweep.layers": ("gcn", "gcn")}, "sweep.layers has a value twice"),
+    "a large seed": ({"data.split_seed": 2**40}, "split_seed must be from 0 to"),
     "unknown scale": ({"scale": "huge"}, "full, smoke"),
 }
 

@@ -226,9 +226,10 @@ BAD = {
     "a weight of NaN": (["--config.training.kl_weight=nan"], "must be a finite number, got nan"),
     "a fraction of a channel": (
         ["--config.model.channels=(32.5, 64)"],
-        "channels must be a list of positive integers",
+        "every entry of config.model.channels must be a whole number, such as 32, got 32.5",
     ),
-    "channels of letters": (["--config.model.channels=('a',)"], "list of positive integers"),
+    "channels of letters": (["--config.model.channels=('a',)"], "must be a whole number"),
+    "no channels": (["--config.model.channels=(0,)"], "channels must be a list of positive"),
     "unknown option": (
         ["--config.optimizer.options.b3=0.5"],
         "The optimizer 'adam' does not take these options",
@@ -367,7 +368,10 @@ def test_values_of_another_type_in_a_config_file_are_refused(field, tmp_path, ca
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "metrics.jsonl", "report.md"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "tensorboard", "figures", "tables", "metrics.jsonl", "report.md",
+             "data.json"]
+)  # fmt: skip
 def test_a_folder_of_something_else_is_no_workdir(name, tmp_path, capsys):
     if "." in name:
         (tmp_path / name).write_text("mine")
@@ -376,6 +380,30 @@ def test_a_folder_of_something_else_is_no_workdir(name, tmp_path, capsys):
     assert train(f"--workdir={tmp_path}") == 2
     assert f"has {name} but no config.json" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_directory_whose_claim_was_interrupted_is_claimed_again(tmp_path):
+    config = image_stitching.default_config()
+    workdir = claim_workdir(tmp_path / "run", config)
+    (workdir / "config.json").unlink()
+    assert claim_workdir(workdir, config) == workdir
+
+
+def test_the_folder_of_the_data_is_no_workdir(tmp_path):
+    config = image_stitching.default_config()
+    config.data.path = str(tmp_path)
+    with pytest.raises(
+        config_room.ConfigError, match=r"is the folder that config\.data\.path names"
+    ):
+        claim_workdir(tmp_path, config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_was_there_keeps_what_it_holds(tmp_path):
+    (tmp_path / ".lock").write_text("mine")
+    with hold_workdir(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "mine"
 
 
 @pytest.mark.parametrize("file", ["config.json", "data.json"])

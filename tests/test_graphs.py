@@ -106,6 +106,8 @@ FAULTS = {
     "falling indptr": ({"adj_indptr": np.array([0, 3, 2, 4, 5])}, "never fall"),
     "short data": ({"adj_data": np.ones(4)}, "adj_data has 4 entries, adj_indices 5"),
     "nan": ({"attr_data": np.array([1.0, np.nan, 2.0])}, r"NaN.*1 of 4 rows \(rows 0\)"),
+    "too large": ({"attr_data": np.array([1.0, 1e300, 2.0])}, r"float32 cannot hold.*1 of 4 rows"),
+    "edges of nan": ({"adj_data": np.full(5, np.nan)}, "adj_data has NaN in 5 entries"),
     "labels": ({"labels": np.array([0, 1])}, "4 nodes but there are 2 labels"),
     "negative labels": ({"labels": np.array([0, -1, 1, 1])}, "1 negative labels"),
     "features": ({"attr_shape": np.array([3, 3]), "attr_indptr": np.array([0, 2, 2, 3])},

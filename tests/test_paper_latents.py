@@ -142,6 +142,10 @@ def test_every_door_refuses_what_cannot_be_run(module, folder):
         (number_of_anchors, {"anchors.counts": (2, 81)}, "in 1 .. 80"),
         (number_of_anchors, {"anchors.counts": ()}, "empty"),
         (number_of_anchors, {"methods": ("absolute",)}, "has no anchors"),
+        (number_of_anchors, {"anchors.counts": (None,)}, "must be a whole number"),
+        (product_classification, {"anchors.counts": (1.5,)}, "must be a whole number"),
+        (subspaces, {"bins": ("zz",)}, "must be a number"),
+        (subspaces, {"subspaces": (1.5,)}, "must be a whole number"),
         (subspaces, {"subspaces": (21,)}, "in 1 .. 20"),
         (subspaces, {"bins": (0.0,)}, "above 0"),
         (subspaces, {"poolings": ("summ",)}, "Did you mean 'sum'"),
@@ -243,6 +247,10 @@ def test_paired_test():
     assert (back.wins, back.t_p) == (0, pytest.approx(test.t_p))
     better[:3] = np.nan
     assert report.paired_test(better, base).pairs == 17
+    for shift in (1.0, 0.1):
+        constant = report.paired_test(base + shift, base)
+        assert np.isnan(constant.t_p)
+        assert constant.wilcoxon_p < 0.001
     equal = report.paired_test(base, base)
     assert (equal.difference, equal.wins) == (0, 0)
     assert np.isnan([equal.t_p, equal.wilcoxon_p]).all()

@@ -74,6 +74,11 @@ def test_a_pickle_that_asks_for_code_is_refused_and_not_run(tmp_path, monkeypatc
     [
         ({"x": np.ones((3, WIDTH))}, "ind.toy.x is not a CSR matrix"),
         ({"y": np.ones(3)}, "ind.toy.y is not a matrix of one-hot labels"),
+        ({"ally": np.ones((8, CLASSES))}, "ind.toy.ally must have one 1 in a row"),
+        ({"ally": np.full((8, CLASSES), np.nan)}, "ind.toy.ally must have one 1 in a row"),
+        ({"ally": np.eye(8)[:, :5]}, "have 2, 2, 5 classes"),
+        ({"x": scipy.sparse.csr_matrix(np.ones((3, WIDTH)))}, "must be the first rows of .*allx"),
+        ({"graph": {0: [1.7]}}, "ind.toy.graph is not a dictionary"),
         ({"tx": scipy.sparse.csr_matrix(np.ones((2, WIDTH)))}, "ind.toy.tx has the shape"),
         ({"graph": [1, 2]}, "ind.toy.graph is not a dictionary"),
         ({"graph": {99: [0]}}, r"nodes beyond 11: \[99\]"),
@@ -83,6 +88,16 @@ def test_a_pickle_that_asks_for_code_is_refused_and_not_run(tmp_path, monkeypatc
 def test_files_that_do_not_fit(tmp_path, changes, message):
     write(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
+        load_graph(tmp_path)
+
+
+def test_a_negative_column_is_refused(tmp_path):
+    write(tmp_path)
+    features = scipy.sparse.csr_matrix(np.ones((NUM_ALL, WIDTH), np.float32))
+    features.indices[3] = -1
+    with open(tmp_path / "ind.toy.allx", "wb") as file:
+        pickle.dump(features, file)
+    with pytest.raises(ValueError, match="allx is not a CSR matrix .*column indices begin with -1"):
         load_graph(tmp_path)
 
 

@@ -769,6 +769,17 @@ def test_shrinkage_by_a_number(shrinkage):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_a_precision_out_of_range_is_nan_and_not_zero(scale):
+    x = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    mean, precision = sim.covariance_statistics(x * np.float32(scale))
+    assert np.isfinite(mean).all()
+    assert np.isnan(precision).all()
+    _, inside = sim.covariance_statistics(x * np.float32(1e15))
+    _, expected = sim.covariance_statistics(x)
+    np.testing.assert_allclose(inside * np.float32(1e15) * np.float32(1e15), expected, rtol=1e-3)
+
+
 def test_covariance_statistics_reject_what_is_no_shrinkage():
     with pytest.raises(ValueError, match="Unknown shrinkage"):
         sim.covariance_statistics(jnp.ones((3, 2)), "ledoit")

@@ -112,6 +112,26 @@ def test_scores_are_those_of_scikit_learn():
         assert float(ours) == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
 
 
+def test_an_index_is_of_a_square_matrix_and_of_pairs_of_its_shape():
+    grid = jnp.array([[0.8, 0.5], [0.4, 1.0]])
+    only = jnp.array([[False, True], [False, False]])
+    assert float(rr.stitching.stitching_index(grid, where=only)) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="square"):
+        rr.stitching.stitching_index(grid[0])
+    for where in (jnp.ones((3, 3), bool), [True]):
+        with pytest.raises(ValueError, match="where must have the shape of grid"):
+            rr.stitching.stitching_index(grid, where=where)
+
+
+def test_values_that_float32_cannot_hold_are_refused():
+    x = np.random.default_rng(0).standard_normal((40, 4))
+    labels, split = np.arange(40) % 2, np.arange(40) // 20 * 2
+    with pytest.raises(ValueError, match=r"spaces\['big'\] has values that float32 cannot hold"):
+        rr.stitch_latents({"a": x, "big": 1e300 * x}, labels, split, parallel_samples=5)
+    with pytest.raises(ValueError, match="spaces must be a dictionary or a list"):
+        rr.stitch_latents(None, labels, split)
+
+
 def numpy_centred_cosine(x, anchors):
     x, anchors = x - anchors.mean(axis=0), anchors - anchors.mean(axis=0)
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, anchors)]
@@ -276,8 +296,12 @@ def test_half_precision_latents():
         ({"representation": "cosinus"}, "Unknown representation"),
         ({"head": "forest"}, "Unknown head"),
         ({"seeds": 0}, "At least one seed"),
-        ({"parallel_samples": 61}, r"parallel_samples must lie in 1 \.\. 60"),
-        ({"parallel_samples": 0}, r"must lie in 1 \.\. 60"),
+        ({"seeds": 2.0}, r"seeds must be how many, or a list of whole numbers .* got 2\.0"),
+        ({"seeds": [-1]}, r"from 0 to 2\*\*32 - 1, got -1"),
+        ({"seeds": [0, 0.5]}, r"got 0\.5"),
+        ({"parallel_samples": 61}, r"parallel_samples must be a whole number in 1 \.\. 60"),
+        ({"parallel_samples": 20.0}, r"parallel_samples must be a whole number in 1 \.\. 60"),
+        ({"parallel_samples": 0}, r"must be a whole number in 1 \.\. 60"),
         ({"anchor_sets": np.array([[0, 90]])}, "0 .. 89"),
         ({"anchor_sets": np.array([0, 1])}, "shape"),
         ({"anchor_sets": np.array([[0, 61]])}, "must be training rows"),

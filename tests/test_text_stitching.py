@@ -83,7 +83,22 @@ def test_the_embedded_texts_have_all_classes_in_both_parts():
         ("label\ttext", "a\tsome words", "no column 'split'"),
         ("split\ttext", "train\tsome words", "no column 'label'"),
         ("split\tlabel\ttext", "train\ta\tsome words", "no training or no test rows"),
-        ("split\tlabel\ttext", "train\ta\tone\ntest\ta\ttwo", "No word occurs in two"),
+        (
+            "split\tlabel\ttext",
+            "train\ta\tone\ntrain\tb\tsix\ntest\ta\ttwo",
+            "No word occurs in two",
+        ),
+        ("split\tlabel\ttext", "train\ta\tone\ntest\ta\ttwo", "are of one class"),
+        (
+            "split\tlabel\ttext",
+            "train\ta\tone\ntrain\tb\tsix\ntest\tc\ttwo",
+            "1 of the classes of test texts have no training texts",
+        ),
+        (
+            "split\tlabel\ttext",
+            "train\ta\tone\ntrain\t \tsix\ntest\ta\ttwo",
+            "1 empty labels, the first is that of entry 2",
+        ),
     ],
 )
 def test_texts_that_do_not_do_are_refused(tmp_path, heading, body, says):

@@ -237,8 +237,23 @@ def _beside(output: Path, samples: Any, *, force: bool) -> dict[Path, Any]:
             continue
         found[path] = wanted
         if name == "labels" and samples.classes:
-            found[output.parent / "labels.json"] = list(samples.classes)
+            names = output.parent / "labels.json"
+            if names.exists() and not force and _read_json(names) != list(samples.classes):
+                raise ValueError(
+                    f"{names} exists and holds other names than those of the classes of the data. "
+                    "Choose another folder, or replace it with --force."
+                )
+            found[names] = list(samples.classes)
     return found
+
+
+def _read_json(path: Path) -> Any:
+    import json
+
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
 
 
 def _write(files: dict[Path, Any]) -> None:

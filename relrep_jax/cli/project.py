@@ -167,6 +167,10 @@ def _check_range(found, dtype, name: str, start: int) -> None:
     bad = np.flatnonzero(~(np.abs(found) <= limit).all(axis=1))
     if bad.size:
         raise ValueError(
-            f"{name} of row {start + bad[0]} is too large for {dtype}. "
-            + ("Store float32." if dtype == np.float16 else "Scale the latents down.")
+            f"{name} of row {start + bad[0]} is not a number that {dtype} can hold. "
+            + (
+                "Store float32."
+                if dtype == np.float16 and np.isfinite(found).all()
+                else "Scale the latents to values near 1."
+            )
         )

@@ -197,11 +197,13 @@ def _from_arrays(path: Path, stored: dict[str, np.ndarray], undirected: bool) ->
             f"{path}: the adjacency has {num_nodes} nodes but the features have the shape "
             f"{list(features.shape)}; expected [{num_nodes}, f]."
         )
+    with np.errstate(over="ignore"):
+        features = np.asarray(features, np.float32)
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise DatasetError(
-            f"{path}: the features have NaN or infinite values in {bad.size} of {num_nodes} rows "
-            f"(rows {some(bad)}). Remove or mend these nodes first."
+            f"{path}: the features have NaN or infinite values, or such as float32 cannot hold, in "
+            f"{bad.size} of {num_nodes} rows (rows {some(bad)}). Remove or mend these nodes first."
         )
     labels = check_labels(path, "labels", stored["labels"])
     if len(labels) != num_nodes:
@@ -210,7 +212,7 @@ def _from_arrays(path: Path, stored: dict[str, np.ndarray], undirected: bool) ->
         )
     return GraphDataset(
         path.name.removeprefix("ind.").removesuffix(".npz"),
-        np.asarray(features, np.float32),
+        features,
         edges,
         labels,
         int(labels.max()) + 1,
@@ -234,6 +236,8 @@ def _read_csr(
         raise DatasetError(
             f"{path}: {part}_data must be real numbers [k], got {data.dtype} {list(data.shape)}."
         )
+    if part == "adj" and data.dtype.kind == "f" and np.isnan(data).any():
+        raise DatasetError(f"{path}: {part}_data has NaN in {int(np.isnan(data).sum())} entries.")
     if shape.shape != (2,) or shape.min() < 0:
         raise DatasetError(f"{path}: {part}_shape must be two sizes, got {shape.tolist()}.")
     height, width = map(int, shape)
@@ -268,7 +272,8 @@ def _dense(path, rows, columns, values, shape) -> np.ndarray:
             f"{path}: features of shape {list(shape)} do not fit in memory as a dense array "
             f"({error})."
         ) from error
-    np.add.at(dense, (rows, columns), values)
+    with np.errstate(over="ignore"):  # what is infinite then is found later
+        np.add.at(dense, (rows, columns), values)
     return dense
 
 

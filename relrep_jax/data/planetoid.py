@@ -94,7 +94,13 @@ def read_planetoid(prefix: Path) -> dict[str, np.ndarray]:
     """
     stored = {part: _load(Path(f"{prefix}.{part}")) for part in PARTS}
     x, tx, allx = (_csr(prefix, part, stored[part]) for part in ("x", "tx", "allx"))
-    y, ty, ally = (_one_hot(prefix, part, stored[part]) for part in ("y", "ty", "ally"))
+    hot = [_one_hot(prefix, part, stored[part]) for part in ("y", "ty", "ally")]
+    if len({one.shape[1] for one in hot}) > 1:
+        raise DatasetError(
+            f"{prefix}.y, .ty and .ally have {', '.join(str(one.shape[1]) for one in hot)} "
+            f"classes; these must be as many. {_LAYOUT}"
+        )
+    y, ty, ally = (one.argmax(axis=1).astype(np.int32) for one in hot)
     test = _test_index(Path(f"{prefix}.test.index"))
     for (name, features), labels in zip(
         (("x", x), ("tx", tx), ("allx", allx)), (y, ty, ally), strict=True
@@ -104,6 +110,8 @@ def read_planetoid(prefix: Path) -> dict[str, np.ndarray]:
                 f"{prefix}.{name} has the shape {list(features.shape)}, but there are "
                 f"{len(labels)} labels of it and {allx.shape[1]} features. {_LAYOUT}"
             )
+    if len(x) > len(allx) or not np.array_equal(x, allx[: len(x)]):
+        raise DatasetError(f"{prefix}.x must be the first rows of {prefix}.allx. {_LAYOUT}")
     if len(test) != len(tx) or len(test) == 0 or test.min() < len(allx):
         raise DatasetError(
             f"{prefix}.test.index has {len(test)} nodes, tx {len(tx)} rows and allx {len(allx)}: "
@@ -150,6 +158,8 @@ def _csr(prefix: Path, part: str, stored: Any) -> np.ndarray:
         height, width = fields.get("_shape", fields.get("shape"))
         data, indices, indptr = (np.asarray(fields[k]) for k in ("data", "indices", "indptr"))
         dense = np.zeros((height, width), np.float32)
+        if len(indices) and indices.min() < 0:
+            raise ValueError(f"its column indices begin with {indices.min()}")
         np.add.at(dense, (np.repeat(np.arange(height), np.diff(indptr)), indices), data)
     except (TypeError, KeyError, ValueError, IndexError, MemoryError) as error:
         raise DatasetError(
@@ -161,7 +171,13 @@ def _csr(prefix: Path, part: str, stored: Any) -> np.ndarray:
 def _one_hot(prefix: Path, part: str, stored: Any) -> np.ndarray:
     if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.dtype.kind not in "fiub":
         raise DatasetError(f"{prefix}.{part} is not a matrix of one-hot labels. {_LAYOUT}")
-    return stored.argmax(axis=1).astype(np.int32)
+    # A row of zeros is a node without a label, of which some data sets have a few.
+    if not np.isin(stored, (0, 1)).all() or (stored.sum(axis=1) > 1).any():
+        raise DatasetError(
+            f"{prefix}.{part} must have one 1 in a row and else zeros, the class of a node. "
+            f"{_LAYOUT}"
+        )
+    return stored
 
 
 def _test_index(file: Path) -> np.ndarray:
@@ -179,7 +195,10 @@ def _neighbours(prefix: Path, graph: Any, num_nodes: int) -> tuple[list[int], np
         outside = [node for node in graph if not 0 <= node < num_nodes]
         if outside:
             raise DatasetError(f"{prefix}.graph has nodes beyond {num_nodes - 1}: {outside[:5]}.")
-        lists = [np.asarray(graph.get(node, []), np.int64) for node in range(num_nodes)]
+        lists = [np.asarray(graph.get(node, [])) for node in range(num_nodes)]
+        if any(one.size and one.dtype.kind not in "iu" for one in lists):
+            raise TypeError
+        lists = [one.astype(np.int64) for one in lists]
     except DatasetError:
         raise
     except (AttributeError, TypeError, ValueError, OverflowError) as error:

@@ -212,7 +212,14 @@ def _table(
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     if columns["label"] is not None:
-        labels, classes = _classes(columns["label"])
+        words = [word.strip() for word in columns["label"]]
+        blank = [number for number, word in enumerate(words, 1) if not word]
+        if blank:
+            raise DatasetError(
+                f"{file} has {len(blank)} empty labels, the first is that of entry {blank[0]}. "
+                "Fill these in, or remove the rows."
+            )
+        labels, classes = _classes(words)
     split = None if columns["split"] is None else _split(file, columns["split"])
     return Samples("text", _full(file, columns["text"] or [], 1), labels, classes, split)
 
@@ -233,7 +240,11 @@ def _place(file: Path, heading: list[str], what: str, given: str | None) -> int 
 def _classes(words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers, and the names of classes in alphabetical order unless they are numbers."""
     try:
-        return np.array([int(word) for word in words], np.int32), ()
+        numbers = [int(word) for word in words]
+        # Words such as 01 and 1 are different names, though one number.
+        if list(map(str, numbers)) != list(words):
+            raise ValueError
+        return np.array(numbers, np.int32), ()
     except (ValueError, OverflowError):
         names, labels = np.unique(np.array(words), return_inverse=True)
         return labels.astype(np.int32), tuple(names.tolist())

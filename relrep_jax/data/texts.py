@@ -93,6 +93,14 @@ def load_texts(
     train, test = np.flatnonzero(split == 0), np.flatnonzero(split == 2)
     if not len(train) or not len(test):
         raise DatasetError(f"{path}: the column split names no training or no test rows.")
+    unseen = np.setdiff1d(labels[test], labels[train])
+    if len(unseen) or len(np.unique(labels[train])) < 2:
+        what = (
+            f"{len(unseen)} of the classes of test texts have no training texts"
+            if len(unseen)
+            else "all training texts are of one class"
+        )
+        raise DatasetError(f"{path}: {what}, so that nothing can be learned of them.")
     words = _vocabulary([texts[i] for i in train], max_words)
     tokens = _tokens(texts, words, max_length)
     return TextDataset(

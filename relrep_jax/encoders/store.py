@@ -167,9 +167,15 @@ def _is_new(path: Path, wanted: Mapping[str, Any], *, force: bool) -> bool:
                 "way, choose another place, or begin anew (--force)."
             )
         shutil.rmtree(parts)
+    beside = path.with_suffix(".json")
+    there = _read(beside)
+    if beside.exists() and not force and "key" not in (there or {}):
+        raise EncoderError(
+            f"{beside} exists and is no record of latents, which would replace it. Choose another "
+            "place, or replace it (--force)."
+        )
     if not path.exists() or force:
         return True
-    there = _read(path.with_suffix(".json"))
     if there is None:
         raise EncoderError(
             f"{path} exists, and no {path.stem}.json beside it tells where it comes from. Choose "

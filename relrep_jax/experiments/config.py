@@ -62,7 +62,7 @@ def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...
     for name, value in flatten(config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"config.{name} must be a finite number, got {value}.")
-        if name.split(".")[-1] == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
+        if name.endswith("seed") and isinstance(value, int) and not 0 <= value < 2**32:
             raise ConfigError(f"config.{name} must be from 0 to 2**32 - 1, got {value}.")
     seeds = config.get("seeds", {})
     if "first" in seeds and seeds.first + seeds.count > 2**32:
@@ -85,13 +85,6 @@ _KINDS: tuple[tuple[type, type | tuple[type, ...], str], ...] = (
 
 def _check_type(field: str, given: Any, default: Any) -> None:
     """Raise `ConfigError` where a value is not of its default's kind, or cannot be written."""
-    for kind, allowed, wanted in _KINDS:
-        if isinstance(default, kind):
-            is_bool = isinstance(given, bool) and kind is not bool
-            if is_bool or not isinstance(given, allowed):
-                example = f", such as {default!r}" if default not in ((), [], "") else ""
-                raise ConfigError(f"{field} must be {wanted}{example}, got {given!r}.")
-            break
     try:
         json.dumps(given)
     except TypeError as error:
@@ -99,6 +92,16 @@ def _check_type(field: str, given: Any, default: Any) -> None:
             f"{field} holds what config.json cannot: {error}. Use names, texts and plain numbers "
             "of Python; functions of your own go with the library's functions."
         ) from error
+    for kind, allowed, wanted in _KINDS:
+        if isinstance(default, kind):
+            is_bool = isinstance(given, bool) and kind is not bool
+            if is_bool or not isinstance(given, allowed):
+                example = f", such as {default!r}" if default not in ((), [], "") else ""
+                raise ConfigError(f"{field} must be {wanted}{example}, got {given!r}.")
+            break
+    if isinstance(default, tuple | list) and default:
+        for entry in given:
+            _check_type(f"every entry of {field}", entry, default[0])
 
 
 def check_at_least(config: ConfigDict, minimum: Mapping[str, float]) -> None:

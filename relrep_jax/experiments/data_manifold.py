@@ -186,6 +186,8 @@ def prepare(config: ConfigDict) -> Job:
     for name, values in sweep.items():
         if name != "seeds" and not len(values):
             raise ConfigError(f"config.sweep.{name} is empty: name at least one value.")
+        if name != "seeds" and len(set(values)) < len(values):
+            raise ConfigError(f"config.sweep.{name} has a value twice: {tuple(values)}.")
     for name, fits, expected in (
         ("dropouts", lambda value: 0 <= value < 1, "lie in [0, 1)"),
         ("learning_rates", lambda value: value > 0, "be above 0"),
@@ -326,7 +328,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[tu
     accuracies, spaces = train_points(job.reference, seeds, epochs, job.data, options, plan)
     alive = np.isfinite(spaces).all(axis=(1, 2, 3))
     if not alive.any():
-        raise RuntimeError("Every reference model diverged: lower config.reference.learning_rate.")
+        raise ConfigError("Every reference model diverged: lower config.reference.learning_rate.")
     best = int(np.argmax(np.where(alive, accuracies[:, 0], -1)))
     reference_accuracy = accuracies[best, 0]
     console.print(

@@ -30,6 +30,12 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
     """
     workdir = Path(workdir).expanduser()
     text = to_json(config)
+    for name, value in _paths(config).items():
+        if Path(value).expanduser().is_dir() and workdir.resolve() == Path(value).resolve():
+            raise ConfigError(
+                f"The workdir {workdir} is the folder that config.{name} names, whose files are "
+                "data. Choose another --workdir."
+            )
     config_file = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -37,14 +43,18 @@ def claim_workdir(workdir: str | Path, config: ConfigDict) -> Path:
         probe.write_text("")
         probe.unlink()
         if not config_file.exists():
+            fingerprints = json.dumps(_fingerprints(config), indent=2) + "\n"
             there = [name for name in RUN_FILES if (workdir / name).exists()]
+            data = workdir / DATA_FILE
+            # A run that was killed while it claimed its directory has left this one file.
+            if data.exists() and data.read_bytes() != fingerprints.encode():
+                there.append(DATA_FILE)
             if there:
                 raise ConfigError(
                     f"The workdir {workdir} has {', '.join(there)} but no config.json: it belongs "
                     "to something else, which a run would overwrite. Choose another --workdir."
                 )
-            fingerprints = json.dumps(_fingerprints(config), indent=2)
-            atomic_write_text(workdir / DATA_FILE, fingerprints + "\n")
+            atomic_write_text(data, fingerprints)
             atomic_write_text(config_file, text)
             return workdir
         earlier = _read_object(config_file)
@@ -104,7 +114,7 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with (workdir / ".lock").open("w") as file:
+    with (workdir / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -116,7 +126,7 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
         yield
 
 
-RUN_FILES = ("checkpoints", "metrics.jsonl", "report.md", "tensorboard")
+RUN_FILES = ("checkpoints", "figures", "metrics.jsonl", "report.md", "tables", "tensorboard")
 """What a run writes over or goes on with, where it stands in its directory."""
 DATA_FILE = "data.json"
 """The fingerprints of a run's data, beside its `config.json`."""
@@ -133,13 +143,22 @@ def _files_of(path: Path) -> list[Path]:
     return [file] if file.is_file() else []
 
 
+def _paths(config: ConfigDict) -> dict[str, str]:
+    """The fields of `config.data` that may name files and folders, by their dotted names."""
+    return {
+        name: value
+        for name, value in flatten(config).items()
+        if name.startswith("data.")
+        and name not in ("data.name", "data.data_dir")
+        and isinstance(value, str)
+        and value
+    }
+
+
 def _fingerprints(config: ConfigDict) -> dict[str, str]:
     """SHA-256 of the files that fields of `config.data` name; a folder's are taken together."""
     found = {}
-    for name, value in flatten(config).items():
-        is_path = name.startswith("data.") and name not in ("data.name", "data.data_dir")
-        if not (is_path and isinstance(value, str) and value):
-            continue
+    for name, value in _paths(config).items():
         files = _files_of(Path(value).expanduser())
         if not files:
             continue

@@ -116,9 +116,12 @@ def paired_test(first: np.ndarray, second: np.ndarray) -> PairedTest:
     both = np.isfinite(first) & np.isfinite(second)
     difference = (first - second)[both]
     t_p = wilcoxon_p = math.nan
-    if len(difference) > 1 and np.ptp(difference) > 0:
-        t_p = float(stats.ttest_rel(first[both], second[both]).pvalue)
+    if len(difference) > 1 and difference.any():
         wilcoxon_p = float(stats.wilcoxon(difference).pvalue)
+        # Differences that are equal but for rounding have no spread to divide by.
+        size = max(np.abs(first[both]).max(), np.abs(second[both]).max())
+        if np.ptp(difference) > 1e-12 * size:
+            t_p = float(stats.ttest_rel(first[both], second[both]).pvalue)
     mean = float(difference.mean()) if len(difference) else math.nan
     return PairedTest(len(difference), mean, int((difference > 0).sum()), t_p, wilcoxon_p)
 

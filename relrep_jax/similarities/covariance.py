@@ -100,7 +100,8 @@ def covariance_statistics(
 
     Returns:
         The mean `[d]` and the precision `[d, d]`, symmetric positive semi-definite; both at least
-        float32.
+        float32. The precision goes with one over the square of the latents and is NaN where their
+        largest deviation is beyond 2^56, about 7e16, or below 2^-56 (float32; 2^504 in float64).
 
     Raises:
         ValueError: not a matrix, empty, an unknown shrinkage or a number outside [0, 1].
@@ -122,7 +123,10 @@ def covariance_statistics(
     cutoff = d * float(jnp.finfo(x.dtype).eps)
     precision = jnp.linalg.pinv(covariance, rtol=cutoff, hermitian=True)
     precision = (precision + precision.T) / 2
-    return mean, precision / scale / scale
+    # Where the square of the scale leaves the normal range, so would the precision: it would be 0.
+    largest = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2 - 8)
+    in_range = (scale <= largest) & (scale >= 1 / largest)
+    return mean, jnp.where(in_range, precision / scale / scale, jnp.nan)
 
 
 def shrunk_covariance(centred: Array, shrinkage: float | str) -> tuple[Array, Array]:

@@ -84,7 +84,7 @@ def stitching_index(
         finite or is zero where it divides.
 
     Raises:
-        ValueError: not a square matrix.
+        ValueError: not a square matrix, or `where` has another shape.
 
     Reference: Cannistraci et al. 2024 (arXiv 2310.01211), section 4.2.
 
@@ -96,6 +96,10 @@ def stitching_index(
     grid = jnp.asarray(grid)
     if grid.ndim != 2 or grid.shape[0] != grid.shape[1]:
         raise ValueError(f"grid must be a square matrix [e, e], got shape {grid.shape}.")
+    if where is not None and jnp.shape(where) != grid.shape:
+        raise ValueError(
+            f"where must have the shape of grid, {grid.shape}, got {jnp.shape(where)}."
+        )
     over, under = (grid, jnp.diag(grid)) if higher_is_better else (jnp.diag(grid), grid)
     under = jnp.broadcast_to(under, grid.shape)
     ratios = jnp.where(under == 0, jnp.nan, over / jnp.where(under == 0, 1, under))

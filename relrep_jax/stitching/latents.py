@@ -1,5 +1,6 @@
 """Stitching the latents of any encoders: every encoder with the head of every other."""
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -76,6 +77,10 @@ def check_problem(
     """
     if isinstance(spaces, Mapping):
         named = {str(name): space for name, space in spaces.items()}
+    elif not hasattr(spaces, "__iter__"):
+        raise ValueError(
+            f"spaces must be a dictionary or a list of latents [n, d], got {type(spaces).__name__}."
+        )
     else:
         named = {str(i): space for i, space in enumerate(spaces)}
     if len(named) < 2:
@@ -135,14 +140,47 @@ def draw_anchor_sets(
     """
     if parallel_samples is None:
         return np.tile(train, (len(seeds), 1))
-    if not 1 <= parallel_samples <= len(train):
+    if not isinstance(parallel_samples, numbers.Integral) or not (
+        1 <= parallel_samples <= len(train)
+    ):
         raise ValueError(
-            f"parallel_samples must lie in 1 .. {len(train)}, the number of training samples, got "
-            f"{parallel_samples}. None takes them all."
+            f"parallel_samples must be a whole number in 1 .. {len(train)}, the number of training "
+            f"samples, got {parallel_samples}. None takes them all."
         )
     return np.stack(
         [np.random.default_rng(seed).permutation(train)[:parallel_samples] for seed in seeds]
     )
+
+
+def _seed_numbers(seeds: Any) -> list[int]:
+    """The seeds that a number of them, or a list, stands for."""
+    if isinstance(seeds, numbers.Integral):
+        seeds = range(int(seeds))
+    try:
+        found = np.asarray(seeds).tolist() if hasattr(seeds, "__array__") else list(seeds)
+        found = found if isinstance(found, list) else [found]
+    except TypeError:
+        found = [seeds]
+    wrong = [s for s in found if not isinstance(s, numbers.Integral) or not 0 <= s < 2**32]
+    if wrong:
+        raise ValueError(
+            "seeds must be how many, or a list of whole numbers from 0 to 2**32 - 1, got "
+            f"{wrong[0]!r}."
+        )
+    if not found:
+        raise ValueError("At least one seed is needed, got none.")
+    return [int(seed) for seed in found]
+
+
+def _single(name: str, space: np.ndarray) -> jax.Array:
+    """Latents in float32, in which everything is computed."""
+    with np.errstate(over="ignore"):
+        single = np.asarray(space, np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(
+            f"spaces[{name!r}] has values that float32 cannot hold. Scale the latents down."
+        )
+    return jnp.asarray(single)
 
 
 def _check_anchor_sets(sets: Any, num_spaces: int, split: np.ndarray) -> np.ndarray:
@@ -233,9 +271,7 @@ def stitch_latents(
     train, test = np.flatnonzero(split == TRAIN), np.flatnonzero(split == TEST)
     num_spaces = len(named)
 
-    seeds = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(s) for s in seeds]
-    if not seeds:
-        raise ValueError("At least one seed is needed, got none.")
+    seeds = _seed_numbers(seeds)
     if anchor_sets is None:
         if not representation.uses_parallel_samples:
             parallel_samples = None
@@ -259,7 +295,7 @@ def stitch_latents(
 
     classes, targets = np.unique(labels, return_inverse=True)
     # Half precision is for storing: 16 bits do not suffice to solve anything.
-    latents = tuple(jnp.asarray(space, jnp.float32) for space in named.values())
+    latents = tuple(_single(name, space) for name, space in named.items())
 
     trained_on = {
         "encoders": tuple((name, space.shape) for name, space in named.items()),
