@@ -189,7 +189,7 @@ def test_labels_and_split_may_have_other_names_in_the_folder(home):
 
 def test_the_directory_must_be_one(home, capsys):
     assert main(["stitch", "nowhere", "-o", "out"]) == 2
-    assert "nowhere is not a folder" in capsys.readouterr().err
+    assert "No such folder: nowhere" in capsys.readouterr().err
 
 
 def test_summaries_say_what_they_are_means_of():

@@ -866,10 +866,11 @@ def test_an_interrupt_inside_the_garbage_collector_is_not_lost():
         os.kill(os.getpid(), signal.SIGINT)
 
     def collect_and_wait():
+        # Not before: loading the program may collect garbage, too.
+        gc.callbacks.append(callback)
         gc.collect()
         time.sleep(30)
 
-    gc.callbacks.append(callback)
     with load_train()._interrupts_come_through(), pytest.raises(KeyboardInterrupt):
         collect_and_wait()
 
