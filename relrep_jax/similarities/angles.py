@@ -1,5 +1,8 @@
 """Similarities of directions: cosine, inner product, angular distance."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -34,11 +37,9 @@ def cosine(x: ArrayLike, anchors: ArrayLike) -> Array:
     [[0.6 0.8]]
     """
     x, anchors, dtype = prepare(x, anchors)
-    anchors = unit(anchors)
-
-    if x.size * anchors.shape[0] < pairwise.MATMUL_SIZE:
-        return _scaled_product(x, anchors).astype(dtype)
-    return _large_scaled_product(x, anchors).astype(dtype)
+    large = x.size * anchors.shape[0] >= pairwise.MATMUL_SIZE
+    product = _large_scaled_product if large else _scaled_product
+    return _with_unit_anchors(product, x, anchors).astype(dtype)
 
 
 def inner(x: ArrayLike, anchors: ArrayLike) -> Array:
@@ -97,6 +98,11 @@ def angular(x: ArrayLike, anchors: ArrayLike) -> Array:
     defined |= jnp.any(jnp.isnan(u), axis=1)[:, None] | jnp.any(jnp.isnan(v), axis=1)
     apart, together = jnp.where(defined, apart, 1), jnp.where(defined, together, 1)
     return (2 / jnp.pi * jnp.arctan2(apart, together)).astype(dtype)
+
+
+@partial(jax.jit, static_argnums=0)  # Outside of `jit`, too, lengths and product are one pass.
+def _with_unit_anchors(product: Callable[[Array, Array], Array], x: Array, anchors: Array) -> Array:
+    return product(x, unit(anchors))
 
 
 def _scaled_product(x: Array, units: Array) -> Array:
