@@ -260,10 +260,9 @@ def _euclidean_by_product(x: Array, a: Array) -> Array:
     out, lost = lax.platform_dependent(
         x, a, cpu=partial(_products, rows), default=partial(_products, n)
     )
-    # Rows that lost digits come first; the others, and the padding, are n: out of bounds.
+    # Rows that lost digits come first; what fills up is n: out of bounds.
     count = jnp.sum(lost)
-    order = jnp.where(jnp.arange(n) < count, jnp.argsort(~lost, stable=True), n)
-    order = jnp.pad(order, (0, -n % MEND_ROWS), constant_values=n)
+    (order,) = jnp.nonzero(lost, size=n + -n % MEND_ROWS, fill_value=n)
 
     def mend(state):
         done, out = state
