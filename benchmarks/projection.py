@@ -29,6 +29,9 @@ SIMILARITIES = ("cosine", "euclidean", "manhattan", "chebyshev")
 LIBRARIES = ("relrep_jax", "torch", "scikit-learn")
 TORCH_ORDERS = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": float("inf")}
 CHECKED_ROWS = 32
+# Seconds before each call, in which worker threads of the library before it fall asleep: they
+# spin for a while when there is no more work.
+PAUSE = 0.3
 
 
 def inputs(n: int, d: int, m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -208,6 +211,7 @@ def table(arguments: argparse.Namespace) -> str:
             for library, run in methods.items():
                 if library == "scikit-learn" and repeat >= arguments.sklearn_repeats:
                     continue
+                time.sleep(PAUSE)
                 start = time.perf_counter()
                 result = run()
                 seconds[library].append(time.perf_counter() - start)
