@@ -4,7 +4,7 @@
 
 Anchors are a subset of the samples, as they mostly are in use. Repeats of all methods are
 interleaved, so that a machine that grows slow is slow for all of them; ratios are taken within a
-repeat. Peak memory is what a child process that runs one method alone holds at most, beyond what
+repeat. A pause before each call lets the worker threads of the library before it fall asleep. Peak memory is what a child process that runs one method alone holds at most, beyond what
 it held before there were inputs: inputs and result are part of it. Where JAX finds a GPU, torch
 uses it as well, and the peak is that of the memory which each allocated there; scikit-learn stays
 on the CPU.
@@ -29,9 +29,7 @@ SIMILARITIES = ("cosine", "euclidean", "manhattan", "chebyshev")
 LIBRARIES = ("relrep_jax", "torch", "scikit-learn")
 TORCH_ORDERS = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": float("inf")}
 CHECKED_ROWS = 32
-# Seconds before each call, in which worker threads of the library before it fall asleep: they
-# spin for a while when there is no more work.
-PAUSE = 0.3
+PAUSE = 0.3  # seconds; worker threads without work spin for less
 
 
 def inputs(n: int, d: int, m: int) -> tuple[np.ndarray, np.ndarray]:
