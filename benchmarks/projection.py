@@ -4,10 +4,10 @@
 
 Anchors are a subset of the samples, as they mostly are in use. Repeats of all methods are
 interleaved, so that a machine that grows slow is slow for all of them; ratios are taken within a
-repeat. A pause before each call lets the worker threads of the library before it fall asleep. Peak memory is what a child process that runs one method alone holds at most, beyond what
-it held before there were inputs: inputs and result are part of it. Where JAX finds a GPU, torch
-uses it as well, and the peak is that of the memory which each allocated there; scikit-learn stays
-on the CPU.
+repeat. A pause before each call lets the worker threads of the library before it fall asleep.
+Peak memory is what a child process that runs one method alone holds at most, beyond what it held
+before there were inputs: inputs and result are part of it. Where JAX finds a GPU, torch uses it as
+well, and the peak is that of the memory which each allocated there; scikit-learn stays on the CPU.
 """
 
 import argparse
