@@ -12,8 +12,9 @@ Trains the same models with Adam at batch 256:
 - `mlp-128`, `mlp-512`: perceptrons 784-h-h-10.
 
 Every method is a process of its own, and they take turns, repeat by repeat, so that a ratio
-compares neighbours in time. PyTorch trains one seed after another, with one and with two threads,
-the autoencoders also in channels-last format; the best of those is what ours is divided into.
+compares neighbours in time; a pause lets the threads of the one before fall asleep. PyTorch trains
+one seed after another, with one and with two threads, the autoencoders also in channels-last
+format; the best of those is what ours is divided into.
 Without PyTorch our own figures are still measured.
 
 Where JAX finds a GPU, both use it: XLA with TF32 matrix products, as is its default, and PyTorch
@@ -35,6 +36,8 @@ import numpy as np
 # Several processes share a GPU.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+# Seconds before each call: the threads of the library before spin for a while in wait of more work.
+PAUSE = 0.3
 NUM_SAMPLES, BATCH = 2560, 256
 IMAGE, PIXELS, CLASSES = (28, 28, 1), 784, 10
 CHANNELS, LATENT = (32, 64), 64
@@ -340,6 +343,7 @@ def main() -> None:
             times = {name: [] for name in workers}
             for _ in range(arguments.repeats):
                 for name, worker in workers.items():
+                    time.sleep(PAUSE)
                     seconds = worker(arguments.steps)
                     times[name].append(1e3 * seconds / (seeds * arguments.steps))
             for worker in workers.values():

@@ -246,18 +246,20 @@ def _patches_in_groups(geometry, x, g):
         # Measured: the narrower factor first is faster, by a quarter.
         return _matrix_product(*((patches, rows) if narrow else (rows, patches)), ((0,), (0,)))
 
-    def add(total, images):
-        return total + product(*images), None
-
     size = max(1, _PATCHES_IN_CACHE // (math.prod(geometry.output) * taps))
-    groups = max(1, x.shape[0] // size)
-    whole = min(groups * size, x.shape[0])
-    grouped = tuple(a[:whole].reshape(groups, -1, *a.shape[1:]) for a in (x, g))
-    total = product(*(a[0] for a in grouped))
-    if groups > 1:
-        total, _ = lax.scan(add, total, tuple(a[1:] for a in grouped))
-    if whole < x.shape[0]:
-        total = total + product(x[whole:], g[whole:])
+    groups = x.shape[0] // size
+    if not groups:
+        total = product(x, g)
+    else:
+
+        def add(group, total):
+            # Slices of the whole arrays: what a scan is given would be copied for it.
+            images = (lax.dynamic_slice_in_dim(a, group * size, size) for a in (x, g))
+            return total + product(*images)
+
+        total = lax.fori_loop(1, groups, add, product(x[:size], g[:size]))
+        if groups * size < x.shape[0]:
+            total = total + product(x[groups * size :], g[groups * size :])
     total = total if narrow else total.T
     return total.reshape(*geometry.kernel, x.shape[-1], g.shape[-1]).astype(x.dtype)
 
