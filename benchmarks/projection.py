@@ -164,6 +164,8 @@ def peak_memory(library: str, similarity: str, arguments: argparse.Namespace) ->
 
 
 def spread(values: np.ndarray) -> str:
+    if not values.size:
+        return "not timed"
     return f"{np.median(values):.3g} ({values.min():.3g} to {values.max():.3g})"
 
 
