@@ -10,6 +10,7 @@ out); a run that was stopped there goes on, a finished one is reported again.
 """
 
 import _thread
+import os
 import shlex
 import signal
 import sys
@@ -23,6 +24,8 @@ from rich.console import Console
 from relrep_jax.experiments.flags import HelpWanted, parse_arguments
 from relrep_jax.training.seeds import use_host_devices
 
+WIDTH_OF_FILES = 120
+"""Columns of what goes to a file or a pipe."""
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.py"
 
 
@@ -31,6 +34,7 @@ def main(argv: list[str]) -> int:
     from relrep_jax.experiments import get_experiment
     from relrep_jax.experiments.config import ConfigError
     from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
+    from relrep_jax.training.checkpoints import CheckpointError
 
     with ExitStack() as stack:
         try:
@@ -51,10 +55,12 @@ def main(argv: list[str]) -> int:
 
         # Paths and names are printed as they are, whatever brackets they hold.
         console = Console(markup=False, emoji=False)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = WIDTH_OF_FILES
         stack.enter_context(_interrupts_come_through())
         try:
             experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))
-        except ConfigError as error:  # what only training can tell
+        except (ConfigError, CheckpointError) as error:  # what only training can tell
             print(f"train.py: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
@@ -95,4 +101,8 @@ def _interrupts_come_through() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    try:
+        sys.exit(main(sys.argv))
+    except KeyboardInterrupt:  # before training, when nothing is there to go on from
+        print("train.py: stopped.", file=sys.stderr)
+        sys.exit(130)

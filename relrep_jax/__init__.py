@@ -72,14 +72,16 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """What the package offers, loaded on first use, so that `relrep --help` waits for nothing."""
-    if name in _MODULES:
-        return import_module(f"relrep_jax.{name}")
-    if name in _HOMES:
-        return getattr(import_module(f"relrep_jax.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # A name that is not there is an error to type checkers.
+
+    def __getattr__(name: str) -> Any:
+        """What the package offers, loaded on first use: `relrep --help` waits for nothing."""
+        if name in _MODULES:
+            return import_module(f"relrep_jax.{name}")
+        if name in _HOMES:
+            return getattr(import_module(f"relrep_jax.{_HOMES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *__all__})
+    return sorted({*_MODULES, *__all__, *(name for name in globals() if name.startswith("__"))})

@@ -95,7 +95,10 @@ def _svd_by_iteration(x: jax.Array):
 
 @svd.defjvp
 def _svd_jvp(primals, tangents):
-    return jax.jvp(lambda x: tuple(jnp.linalg.svd(x, full_matrices=False)), primals, tangents)
+    (x,), (dx,) = primals, tangents
+    u, s, vt = svd(x)
+    factors = SVD(None, u, s, vt)
+    return (u, s, vt), _svd_tangents(factors, dx)
 
 
 class SVD(NamedTuple):
@@ -120,6 +123,7 @@ class SVD(NamedTuple):
         return c if self.q is None else dot(self.q, c)
 
 
+@jax.custom_jvp
 def thin_svd(x: jax.Array) -> SVD:
     """Thin singular value decomposition of `x [n, d]` by way of a QR of its long side."""
     n, d = x.shape
@@ -131,6 +135,46 @@ def thin_svd(x: jax.Array) -> SVD:
         u, s, vt = svd(r.T)
         return SVD(None, u, s, dot(vt, q.T))
     return SVD(None, *svd(x))
+
+
+@thin_svd.defjvp
+def _thin_svd_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    factors = thin_svd(x)
+    du, ds, dvt = _svd_tangents(factors, dx)
+    if factors.q is None:
+        return factors, SVD(None, du, ds, dvt)
+    # Not by way of the QR, whose derivative is infinite where a column depends on others: all of
+    # that of `U = q u` is given to `q`.
+    return factors, SVD(dot(du, factors.u.T), jnp.zeros_like(factors.u), ds, dvt)
+
+
+def _svd_tangents(factors: SVD, dx: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Tangents of `U [n, k]`, `s [k]` and `vt [k, d]`, finite everywhere.
+
+    Directions of equal singular values may be rotated into each other, and those of zero singular
+    values into any others, without a change of `x`. Such rotations get no derivative: that of what
+    depends on the space alone which such directions span is right, and so is that of `U vt`.
+    """
+    s, v = factors.s, factors.vt.T
+    cutoff = float(jnp.finfo(s.dtype).eps) * max(10, s.size) * s[0]
+    dx_v = dot(dx, v)
+    inner = factors.coordinates(dx_v)
+    gap, total = s - s[:, None], s + s[:, None]
+    differ = (jnp.abs(gap) > cutoff) & (total > cutoff)
+    # Two divisions: the product of the two may underflow.
+    turn = jnp.where(differ, 1 / jnp.where(differ, gap, 1) / jnp.where(differ, total, 1), 0)
+    # Of equal ones, how far left and right are turned against each other.
+    equal = ~differ & (total > cutoff)
+    against = jnp.where(equal, (inner - inner.T) / (2 * jnp.where(equal, total, 1)), 0)
+    du = factors.combine(turn * (inner * s + s[:, None] * inner.T) + against)
+    dv = dot(v, turn * (s[:, None] * inner + inner.T * s) - against)
+    inverse = inverse_or_zero(s, cutoff)
+    if dx.shape[0] > s.size:
+        du = du + (dx_v - factors.combine(inner)) * inverse
+    if dx.shape[1] > s.size:
+        dv = dv + (factors.coordinates(dx).T - dot(v, inner.T)) * inverse
+    return du, jnp.diagonal(inner), dv.T
 
 
 def overlap(a: SVD, b: SVD) -> jax.Array:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, auto_axes
 
 F = TypeVar("F", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def automatic_sharding(function: F) -> F:
@@ -51,6 +53,20 @@ def automatic_sharding(function: F) -> F:
         return automatic(*arrays)
 
     return cast(F, with_automatic_axes)
+
+
+def automatic_jit(
+    *static: str,
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Decorator: `jax.jit` with these static arguments, and `automatic_sharding`.
+
+    To type checkers and editors the function keeps its arguments, which `jax.jit` hides.
+    """
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        return automatic_sharding(jax.jit(function, static_argnames=static))
+
+    return decorate
 
 
 def _explicit_axes(mesh: AbstractMesh) -> tuple[str, ...]:

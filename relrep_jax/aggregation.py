@@ -21,6 +21,18 @@ from flax import nnx
 
 from relrep_jax.checks import resolve
 
+__all__ = [
+    "AGGREGATIONS",
+    "Concatenation",
+    "MLPSelfAttention",
+    "MLPSum",
+    "SelfAttention",
+    "SpaceNorm",
+    "Sum",
+    "WeightedAverage",
+    "get",
+]
+
 
 class SpaceNorm(nnx.Module):
     """A LayerNorm over the anchors, with scale and bias of its own for every space.
@@ -185,6 +197,12 @@ AGGREGATIONS: dict[str, type[nnx.Module]] = {
 
 def get(name: str | Callable[..., nnx.Module]) -> Callable[..., nnx.Module]:
     """The aggregation of that name, or the module class itself (or what makes a module like it).
+
+    Args:
+        name: one of `AGGREGATIONS`, or what is called as these are.
+
+    Returns:
+        What makes the module: `(num_spaces, num_anchors, *, rngs)`.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.

@@ -51,6 +51,12 @@ def check_same_width(x: Any, anchors: Any, names: tuple[str, str] = ("latents", 
         )
 
 
+def is_at_least(size: Any, limit: int) -> bool:
+    """Whether a size of an array is known to reach a limit: that of a dimension which
+    `jax.export` leaves open is not."""
+    return isinstance(size, int) and size >= limit
+
+
 def check_number(name: str, value: Any, wanted: str, is_good: Callable[[Any], bool]) -> None:
     """Raise `ValueError` unless a number is finite and good; arrays of JAX, which may be traced,
     are not looked at.

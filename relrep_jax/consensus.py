@@ -17,6 +17,14 @@ from relrep_jax._linalg import as_float, dot, size_of, unit_rows
 from relrep_jax._sharding import automatic_sharding
 from relrep_jax.checks import check_corresponding, check_matrix, check_number
 
+__all__ = [
+    "Consensus",
+    "apply",
+    "fit",
+    "match_and_fit",
+    "mutual_matches",
+]
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from relrep_jax import similarities as _similarities
 from relrep_jax import transforms as _transforms
-from relrep_jax.checks import check_same_width
+from relrep_jax.checks import check_same_width, is_at_least
 from relrep_jax.transforms import TransformLike
 
 Similarity = str | Callable[[jax.Array, jax.Array], jax.Array]
@@ -81,7 +81,7 @@ def relative_projection(
         )
         return projected.astype(jnp.result_type(latents.dtype, anchors.dtype))
     how = (similarity, absolute_transform, relative_transform)
-    is_large = latents.size * anchors.shape[0] >= LARGE
+    is_large = is_at_least(latents.size * anchors.shape[0], LARGE)
     # A function may hold arrays of the caller, which cannot pass through what follows.
     if is_large and all(part is None or isinstance(part, str) for part in how):
         return _project_large(*how, latents, anchors)

@@ -20,13 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from relrep_jax._linalg import (
     as_float,
     centre,
     default_rcond,
     dot,
-    inverse_or_zero,
     least_squares,
     overlap,
     polar,
@@ -35,8 +35,40 @@ from relrep_jax._linalg import (
     thin_svd,
     unit_rows,
 )
-from relrep_jax._sharding import automatic_sharding
+from relrep_jax._sharding import automatic_jit
 from relrep_jax.checks import check_corresponding, check_matrix, check_number, lookup
+
+__all__ = [
+    "TRANSLATIONS",
+    "AffineMap",
+    "ConsensusTranslator",
+    "InverseRelativeMap",
+    "ProcrustesConsensus",
+    "Translator",
+    "affine",
+    "apply_affine",
+    "apply_generalized_procrustes",
+    "apply_inverse_relative",
+    "cca",
+    "decode_relative",
+    "fit_affine",
+    "fit_cca",
+    "fit_generalized_procrustes",
+    "fit_inverse_relative",
+    "fit_linear",
+    "fit_low_rank",
+    "fit_orthogonal",
+    "fit_ridge",
+    "generalized_procrustes",
+    "get",
+    "inverse_relative",
+    "linear",
+    "low_rank",
+    "orthogonal",
+    "restore_generalized_procrustes",
+    "ridge",
+    "translate_generalized_procrustes",
+]
 
 
 class Translator(NamedTuple):
@@ -95,7 +127,7 @@ def _check_rank(rank: int | None, x: Any, y: Any) -> int:
     return rank
 
 
-def apply_affine(params: AffineMap, x: jax.Array) -> jax.Array:
+def apply_affine(params: AffineMap, x: ArrayLike) -> jax.Array:
     """Take rows of the source space to the target space: `(x - mu_x) M + mu_y`.
 
     Args:
@@ -114,9 +146,8 @@ def apply_affine(params: AffineMap, x: jax.Array) -> jax.Array:
     return out.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else out.dtype)
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnames="scaling")
-def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> AffineMap:
+@automatic_jit("scaling")
+def fit_orthogonal(x: ArrayLike, y: ArrayLike, *, scaling: bool = True) -> AffineMap:
     """Orthogonal Procrustes: a rotation or reflection, a shift and, if wanted, one scale.
 
     `R = U V^T` with `U S V^T` the SVD of `X^T Y` (both centred), `s = tr(S) / ||X||^2`, and
@@ -159,9 +190,8 @@ def fit_orthogonal(x: jax.Array, y: jax.Array, *, scaling: bool = True) -> Affin
     return AffineMap(source_mean, matrix, target_mean)
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnames="rcond")
-def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
+@automatic_jit("rcond")
+def fit_linear(x: ArrayLike, y: ArrayLike, *, rcond: float | None = None) -> AffineMap:
     """Least squares without bias: `W = argmin ||X W - Y||`, of least norm where many do it.
 
     Args:
@@ -185,9 +215,8 @@ def fit_linear(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> Aff
     return AffineMap(jnp.zeros_like(x[0]), matrix, jnp.zeros_like(y[0]))
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnames="rcond")
-def fit_affine(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> AffineMap:
+@automatic_jit("rcond")
+def fit_affine(x: ArrayLike, y: ArrayLike, *, rcond: float | None = None) -> AffineMap:
     """Least squares with bias: `W, b = argmin ||X W + b - Y||`, `W` of least norm.
 
     Args:
@@ -211,7 +240,7 @@ def fit_affine(x: jax.Array, y: jax.Array, *, rcond: float | None = None) -> Aff
     return AffineMap(source_mean, matrix, target_mean)
 
 
-def fit_ridge(x: jax.Array, y: jax.Array, *, penalty: float | jax.Array = 1.0) -> AffineMap:
+def fit_ridge(x: ArrayLike, y: ArrayLike, *, penalty: float | jax.Array = 1.0) -> AffineMap:
     """Ridge regression with a bias that is not penalised.
 
     `W = argmin ||X W - Y||^2 + penalty ||W||^2 = (X^T X + penalty I)^-1 X^T Y` on centred
@@ -238,8 +267,7 @@ def fit_ridge(x: jax.Array, y: jax.Array, *, penalty: float | jax.Array = 1.0) -
     return _fit_ridge(x, y, penalty)
 
 
-@automatic_sharding
-@jax.jit
+@automatic_jit()
 def _fit_ridge(x: jax.Array, y: jax.Array, penalty: float | jax.Array) -> AffineMap:
     x, source_mean = centre(as_float(x))
     y, target_mean = centre(as_float(y))
@@ -250,9 +278,8 @@ def _fit_ridge(x: jax.Array, y: jax.Array, penalty: float | jax.Array) -> Affine
     return AffineMap(source_mean, least_squares(rows, targets, default_rcond(rows)), target_mean)
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnames="rank")
-def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
+@automatic_jit("rank")
+def fit_low_rank(x: ArrayLike, y: ArrayLike, *, rank: int | None = None) -> AffineMap:
     """Reduced-rank regression: the affine least squares among matrices of rank `rank`.
 
     `W_r = W V_r V_r^T`, with `W` the least squares of the centred rows and `V_r` the leading
@@ -264,7 +291,8 @@ def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> Affi
         rank: between 1 and `min(d1, d2)`, the default, which is `affine`.
 
     Returns:
-        An `AffineMap` for `apply`. Its gradients need distinct singular values.
+        An `AffineMap` for `apply`. Its gradients are finite, and right where the singular values on
+        both sides of the cut differ.
 
     Raises:
         ValueError: the row counts differ or the rank is out of range.
@@ -276,19 +304,16 @@ def fit_low_rank(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> Affi
     rank = _check_rank(rank, x, y)
     x, source_mean = centre(as_float(x))
     y, target_mean = centre(as_float(y))
-    factors = thin_svd(x)
-    s, vt = factors.s, factors.vt
-    cutoff = default_rcond(x) * s[0]
-    fitted = jnp.where((s > cutoff)[:, None], factors.coordinates(y), 0.0)
+    factors, rcond = thin_svd(x), default_rcond(x)
+    fitted = jnp.where((factors.s > rcond * factors.s[0])[:, None], factors.coordinates(y), 0.0)
     _, _, directions = svd(fitted)
     kept = directions[:rank]
-    matrix = dot(vt.T, inverse_or_zero(s, cutoff)[:, None] * dot(dot(fitted, kept.T), kept))
+    matrix = dot(dot(least_squares(x, y, rcond), kept.T), kept)
     return AffineMap(source_mean, matrix, target_mean)
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnames="rank")
-def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap:
+@automatic_jit("rank")
+def fit_cca(x: ArrayLike, y: ArrayLike, *, rank: int | None = None) -> AffineMap:
     """Canonical-correlation map: whiten, identify the leading canonical variates, unwhiten.
 
     With `X = U_x S_x V_x^T`, `Y = U_y S_y V_y^T` (centred) and `U_x^T U_y = P C Q^T`,
@@ -302,7 +327,8 @@ def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap
             With few rows the trailing ones are noise: take fewer.
 
     Returns:
-        An `AffineMap` for `apply`. Its gradients need distinct correlations.
+        An `AffineMap` for `apply`. Its gradients are finite, and right where the correlations on
+        both sides of the cut differ.
 
     Raises:
         ValueError: the row counts differ or the rank is out of range.
@@ -322,9 +348,9 @@ def fit_cca(x: jax.Array, y: jax.Array, *, rank: int | None = None) -> AffineMap
     # Variates without correlation are paired at random by the SVD: leave them out.
     real = (correlations > default_rcond(x)) & (jnp.arange(correlations.size) < rank)
     pairing = dot(p * real, qt)
-    whiten = factors_x.vt.T * inverse_or_zero(sx, cut_x)
-    unwhiten = jnp.where(sy > cut_y, sy, 0.0)[:, None] * factors_y.vt
-    return AffineMap(source_mean, dot(dot(whiten, pairing), unwhiten), target_mean)
+    # `V_x S_x^+ ...` as a least-squares solution, whose derivative is right for equal `S_x` too.
+    paired = factors_x.combine(dot(pairing, factors_y.coordinates(y)))
+    return AffineMap(source_mean, least_squares(x, paired, default_rcond(x)), target_mean)
 
 
 @jax.tree_util.register_dataclass
@@ -345,10 +371,9 @@ class InverseRelativeMap:
     scale: jax.Array
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnames="rcond")
+@automatic_jit("rcond")
 def fit_inverse_relative(
-    x_anchors: jax.Array, y_anchors: jax.Array, *, rcond: float | None = None
+    x_anchors: ArrayLike, y_anchors: ArrayLike, *, rcond: float | None = None
 ) -> InverseRelativeMap:
     """Inverse relative projection: encode by the source's anchors, decode by the target's.
 
@@ -438,7 +463,7 @@ def decode_relative(
     return out.astype(relative.dtype if jnp.issubdtype(relative.dtype, jnp.floating) else out.dtype)
 
 
-def apply_inverse_relative(params: InverseRelativeMap, x: jax.Array) -> jax.Array:
+def apply_inverse_relative(params: InverseRelativeMap, x: ArrayLike) -> jax.Array:
     """Take rows of the source space to the target space; see `inverse_relative.fit`.
 
     Args:
@@ -477,8 +502,7 @@ class ProcrustesConsensus:
     consensus: jax.Array
 
 
-@automatic_sharding
-@partial(jax.jit, static_argnames=("scaling", "iterations"))
+@automatic_jit("scaling", "iterations")
 def fit_generalized_procrustes(
     spaces: Sequence[jax.Array], *, scaling: bool = True, iterations: int = 50
 ) -> ProcrustesConsensus:
@@ -544,7 +568,7 @@ def _check_index(params: ProcrustesConsensus, i: int) -> None:
         raise ValueError(f"There is no space {i}: {len(params.maps)} spaces were fitted.")
 
 
-def apply_generalized_procrustes(params: ProcrustesConsensus, i: int, x: jax.Array) -> jax.Array:
+def apply_generalized_procrustes(params: ProcrustesConsensus, i: int, x: ArrayLike) -> jax.Array:
     """Take rows of space `i` into the consensus.
 
     Args:
@@ -565,7 +589,7 @@ def apply_generalized_procrustes(params: ProcrustesConsensus, i: int, x: jax.Arr
     return out.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else out.dtype)
 
 
-def restore_generalized_procrustes(params: ProcrustesConsensus, i: int, z: jax.Array) -> jax.Array:
+def restore_generalized_procrustes(params: ProcrustesConsensus, i: int, z: ArrayLike) -> jax.Array:
     """Take rows of the consensus `[k, D]` back to space `i`, `[k, d_i]`."""
     _check_index(params, i)
     _check_width(z, params.maps[i].shape[-1])
@@ -575,7 +599,7 @@ def restore_generalized_procrustes(params: ProcrustesConsensus, i: int, z: jax.A
 
 
 def translate_generalized_procrustes(
-    params: ProcrustesConsensus, source: int, target: int, x: jax.Array
+    params: ProcrustesConsensus, source: int, target: int, x: ArrayLike
 ) -> jax.Array:
     """Take rows of space `source` `[k, d_i]` to space `target` `[k, d_j]`, by the consensus."""
     z = apply_generalized_procrustes(params, source, x)
@@ -618,5 +642,15 @@ TRANSLATIONS: dict[str, Translator] = {
 
 
 def get(name: str) -> Translator:
-    """The translator called `name`; a `ValueError` lists the known names."""
+    """The translator called `name`.
+
+    Args:
+        name: one of `TRANSLATIONS`.
+
+    Returns:
+        The `Translator`.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
     return lookup("translation", name, TRANSLATIONS)

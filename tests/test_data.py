@@ -447,6 +447,11 @@ def pixels(value, dtype=np.float32, count=6):
         ({"x_test": None, "y_test": None}, "lacks x_test, y_test; there is: x_train, y_train"),
         ({"x_train": np.zeros((6, 20))}, r"x_train must have shape .*got \(6, 20\).*Reshape"),
         ({"x_train": np.zeros((6, 1, 4, 5, 1))}, r"got \(6, 1, 4, 5, 1\)"),
+        ({"x_test": np.zeros((3, 4, 8, 12))}, r"channels first"),
+        (
+            {"x_train": pixels(200).round(), "x_test": pixels(0.5, count=3)},
+            r"x_test lies in \[0, 1\], but x_train has values up to 200",
+        ),
         ({"x_test": np.zeros((3, 3, 8, 8))}, r"channels first.*np.moveaxis\(x_test, 1, -1\)"),
         ({"x_test": np.zeros((0, 4, 5)), "y_test": np.zeros(0, int)}, r"x_test is empty"),
         ({"y_test": np.zeros(0, int)}, "y_test is empty"),

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,9 @@ from relrep_jax.experiments.image_quality import psnr, ssim
 from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
 from relrep_jax.projection import PAPER_SIMILARITIES
 from relrep_jax.stitching import squared_error, stitching_grid
+from relrep_jax.training import trainer
 from relrep_jax.training.logs import MetricsLog
+from relrep_jax.training.loop import init_state
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -267,6 +270,20 @@ BAD = {
     ),
     "unknown task": (["--config.task=gan"], "Known: autoencoder, classifier"),
     "unknown loss": (["--config.training.loss=l1"], "Known: mse, optimal_sigma"),
+    "loss of another task": (
+        ["--config.task=classifier"],
+        "set --config.training.loss=cross_entropy",
+    ),
+    "loss of classes": (
+        ["--config.training.loss=cross_entropy"],
+        "set it to one of: mse, optimal_sigma",
+    ),
+    "config without get_config": (["--config={tmp}/empty.py"], "it must define get_config()"),
+    "config after its fields": (
+        ["--config.seeds.count=2", "--config={tmp}/asks.py"],
+        "--config=FILE comes before",
+    ),
+    "config without a value": (["--config="], "--config has no value"),
     "unknown strategy": (["--config.seeds.axis=pmap"], "Known: auto, map, vmap"),
     "unknown anchor choice": (["--config.anchors.choice=random"], "Known: stratified, uniform"),
     "unknown experiment": (["--config.experiment=x"], "image_stitching"),
@@ -310,6 +327,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_with_code_2_and_a_message(case, tmp_path, capsys):
     (tmp_path / "broken.py").write_text("def get_config(:\n")
+    (tmp_path / "empty.py").write_text("size = 3\n")
     start = "from relrep_jax.experiments.image_stitching import default_config\n"
     (tmp_path / "short.py").write_text(
         start + "def get_config():\n    c = default_config()\n    del c.seeds\n    return c\n"
@@ -488,7 +506,7 @@ def test_differences_name_every_field_that_changed():
     ]
 
 
-def test_a_stitching_grid_encodes_once_and_decodes_every_pair():
+def test_a_stitching_grid_scores_every_space_with_every_decoder():
     spaces = jnp.arange(6.0).reshape(3, 2, 1)
     decoders = jnp.array([1.0, 10.0])
     grid = stitching_grid(
@@ -501,20 +519,111 @@ def test_a_stitching_grid_encodes_once_and_decodes_every_pair():
 
 
 @pytest.mark.slow
-def test_a_diverged_seed_is_named_and_left_out(tmp_path, capsys, monkeypatch):
-    """One seed's parameters become NaN: the report names it, the others' numbers stay."""
-    seen = []
-    monkeypatch.setattr(image_stitching, "train", _poisoned_train(image_stitching.train, seen))
-    assert train(*SMALL, f"--workdir={tmp_path / 'run'}") == 0
-    assert seen == ["absolute"]
-    report = (tmp_path / "run" / "report.md").read_text()
+def test_a_seed_that_diverges_is_named_and_leaves_the_others_untouched(
+    finished, tmp_path, capsys, monkeypatch
+):
+    def poisoned(model, optimizer, seed):
+        state = init_state(model, optimizer, seed)
+        params = jax.tree.map(
+            lambda leaf: jnp.where(seed == 1, jnp.nan, leaf), state.variables.params
+        )
+        return state._replace(variables=state.variables._replace(params=params))
+
+    monkeypatch.setattr(trainer, "init_state", poisoned)
+    run = tmp_path / "run"
+    capsys.readouterr()
+    assert train(*SMALL, f"--workdir={run}") == 0
+    captured = capsys.readouterr()
+    said = " ".join(captured.out.split())
+    for name in REPRESENTATIONS:
+        message = f"{name}: seed 1 diverged in epoch 1 (its loss is nan); the other seeds go on."
+        assert said.count(message) == 1
+    assert said.count("diverged in epoch") == 3
+    assert "NaN or Inf" not in captured.err
+    report = (run / "report.md").read_text()
     assert "Diverged seeds" in report
     assert "absolute: seed 1" in report
-    table = rows(tmp_path / "run" / "tables" / "stitching.csv")
-    good = [float(r["value"]) for r in table if {r["encoder"], r["decoder"]} <= {"0", "2"}]
-    assert np.isfinite(good).all()
-    bad = [float(r["value"]) for r in table if "1" in (r["encoder"], r["decoder"])]
-    assert np.isnan(list(bad)).any()
+    written = (run / "tables" / "stitching.csv").read_bytes()
+    table, clean = (rows(path / "tables" / "stitching.csv") for path in (run, finished))
+    assert len(table) == len(clean)
+    for found, expected in zip(table, clean, strict=True):
+        if "1" in (found["encoder"], found["decoder"]):
+            assert np.isnan(float(found["value"]))
+        else:
+            assert found == expected
+
+    # Going on, it is not said again.
+    shutil.rmtree(run / "checkpoints" / "absolute" / "2")
+    assert train(*SMALL, f"--workdir={run}") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "absolute: going on from epoch 1." in said
+    assert "diverged in epoch" not in said
+    assert (run / "tables" / "stitching.csv").read_bytes() == written
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_good(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    written = (run / "tables" / "stitching.csv").read_bytes()
+    newest = run / "checkpoints" / "product" / "2"
+    for file in newest.rglob("*"):
+        if file.is_file() and file.name != "_CHECKPOINT_METADATA":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert train(*SMALL, f"--workdir={run}") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"train.py: The checkpoint {newest} cannot be read")
+    assert "goes on from epoch 1." in error
+    assert len(error) < 1000
+    shutil.rmtree(newest)
+    assert train(*SMALL, f"--workdir={run}") == 0
+    assert (run / "tables" / "stitching.csv").read_bytes() == written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_of_any_number_of_channels_are_trained_stitched_and_shown(channels, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 4
+    images = rng.integers(0, 256, (64, 9, 12, channels), np.uint8)
+    path = tmp_path / "images.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:32], y_test=labels[:32])
+    run = tmp_path / "run"
+    small = [argument for argument in SMALL if "train_limit" not in argument]
+    options = ["--config.training.batch_size=16", f"--config.data.path={path}"]
+    assert train(*small, *options, f"--workdir={run}") == 0
+    assert (run / "figures" / "reconstructions.png").is_file()
+    assert f"Of {channels} channels the first" in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["absolute", "relative_cosine", "product"])
+@pytest.mark.parametrize("objective", ["mse", "optimal_sigma"])
+def test_the_loss_of_a_variational_autoencoder(name, objective):
+    """Reconstruction and weighted divergence, which here is known: all codes are N(mean, s^2)."""
+    weight, mean, log_variance = 0.3, 0.5, np.log(4.0)
+    config = image_stitching.default_config()
+    config.task, config.training.loss = "variational_autoencoder", objective
+    config.training.kl_weight = weight
+    config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 10
+    job = image_stitching.prepare(config)
+    task = job.tasks[name]
+    variables = jax.jit(task.model.init)(jax.random.key(0))
+    params = dict(variables.params)
+    layers = {"to_latent" if name == "absolute" else "to_mean": mean}
+    for layer, bias in (layers | {"to_log_variance": log_variance}).items():
+        width = params[layer]["bias"].shape[0]
+        kernel = jnp.zeros_like(params[layer]["kernel"])
+        params[layer] = {"kernel": kernel, "bias": jnp.full(width, bias, jnp.float32)}
+    variables = variables._replace(params=params)
+    batch = {"image": job.dataset.x_train[:20], "label": job.dataset.y_train[:20]}
+    value, (_, metrics) = jax.jit(task.loss)(
+        variables, batch, job.dataset.x_train[job.anchors], jax.random.key(1)
+    )
+    divergence = width * (4.0 + mean**2 - 1 - log_variance) / 2
+    pixels, mse = np.prod(job.dataset.image_shape), float(metrics["mse"])
+    reconstruction = mse if objective == "mse" else pixels * (1 + np.log(mse)) / 2
+    np.testing.assert_allclose(metrics["kl"], divergence, rtol=1e-4)
+    np.testing.assert_allclose(value, reconstruction + weight * divergence, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -836,17 +945,6 @@ def test_a_seed_that_diverged_keeps_its_place_in_the_figure_of_spaces():
     shown = end_to_end.shown_spaces(spaces)
     assert np.isnan(shown[0]).all()
     np.testing.assert_array_equal(shown[1:], spaces[1:])
-
-
-def _poisoned_train(original, seen):
-    def poisoned(job, name, *rest, **options):
-        variables = original(job, name, *rest, **options)
-        if name != "absolute":
-            return variables
-        seen.append(name)
-        return jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), variables)
-
-    return poisoned
 
 
 def run_train(*arguments, **options):

@@ -1050,3 +1050,37 @@ def test_messages_name_the_arguments_there_are():
             getattr(measures, name)(x, x[:, :3])
     with pytest.raises(ValueError, match="k must be a whole number"):
         measures.mrr(x, x, k=2.5)
+
+
+def _nearly_degenerate():
+    x, y = normal(0, 30, 6), normal(1, 30, 4)
+    dead = x.copy()
+    dead[:, 2] = 0
+    return {
+        "a dead feature": (dead, y),
+        "one space twice": (x, x),
+        "fewer rows than features": (normal(2, 5, 6), normal(3, 5, 7)),
+        "no variance": (np.ones_like(x), y),
+        "rows twice": (np.repeat(x[:15], 2, 0), y),
+    }
+
+
+@pytest.mark.parametrize("case", _nearly_degenerate())
+@pytest.mark.parametrize("name", ["svcca", "pwcca"])
+def test_gradients_of_canonical_correlations_are_finite(name, case):
+    x, y = map(f32, _nearly_degenerate()[case])
+    for gradient in jax.grad(ALL[name], argnums=(0, 1))(x, y):
+        assert jnp.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["svcca", "pwcca"])
+def test_gradients_of_canonical_correlations_beside_a_dead_feature_are_right(name):
+    function, step = getattr(measures, name), 1e-6
+    with jax.enable_x64(True):
+        x, y = map(jnp.asarray, _nearly_degenerate()["a dead feature"])
+        # The feature stays dead: where a direction begins to vary, the score jumps.
+        direction = jnp.asarray(normal(9, *x.shape)).at[:, 2].set(0)
+        expected = (function(x + step * direction, y) - function(x - step * direction, y)) / 2
+        actual = jnp.vdot(jax.grad(function)(x, y), direction)
+        assert abs(expected / step) > 1e-3
+        np.testing.assert_allclose(actual, expected / step, rtol=1e-5)

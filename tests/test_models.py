@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from relrep_jax.models import (
     Autoencoder,
@@ -142,6 +143,36 @@ def test_every_parameter_learns_and_the_relative_loss_is_finite_where_samples_ar
         ):
             assert jnp.isfinite(leaf).all(), path
             assert jnp.any(leaf != 0), (module, path)
+
+
+@pytest.mark.parametrize("form", ["absolute", "relative"])
+def test_codes_are_drawn_from_the_gaussian_that_the_encoder_tells(form):
+    """With layers that tell N(1/2, 2^2) for every image; the decoder hands on what it is given."""
+    model = VariationalAutoencoder(
+        (8, 8, 1),
+        channels=(4,),
+        latent_dim=5,
+        representation=FORMS[form],
+        num_anchors=NUM_ANCHORS,
+        rngs=nnx.Rngs(0),
+    )
+    telling_mean = model.to_latent if form == "absolute" else model.to_mean
+    for layer, bias in ((telling_mean, 0.5), (model.to_log_variance, np.log(4.0))):
+        layer.kernel[...] = jnp.zeros_like(layer.kernel[...])
+        layer.bias[...] = jnp.full_like(layer.bias[...], bias)
+    model.decoder = nnx.data(_HandOn())
+    x, anchors = images(2000), None if form == "absolute" else model.encode(images(NUM_ANCHORS))
+    codes, _ = model.reconstruct(x, anchors, jax.random.key(1), train=True)
+    np.testing.assert_allclose(codes.mean(), 0.5, atol=0.1)
+    np.testing.assert_allclose(codes.std(), 2.0, atol=0.1)
+    assert np.unique(codes).size > 0.99 * codes.size
+    quiet, _ = model.reconstruct(x, anchors, jax.random.key(1), train=False)
+    np.testing.assert_allclose(quiet, 0.5, atol=1e-6)
+
+
+class _HandOn(nnx.Module):
+    def __call__(self, code, *, train):
+        return code
 
 
 @pytest.mark.slow

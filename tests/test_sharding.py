@@ -41,6 +41,7 @@ FUNCTIONS = {
         KEY, x, y, [[i, i] for i in range(4)], M, steps=2
     ),
     "centroid_mixtures": lambda x, y: anchors.centroid_mixtures(x, jnp.eye(D), steps=3),
+    "pullback_geodesic": lambda x, y: similarities.pullback_geodesic(x, jnp.eye(D), jnp.tanh),
     "median_distance": lambda x, y: measures.median_distance(x),
     "permutation_test": lambda x, y: measures.permutation_test("linear_cka", x, y, KEY, 19),
     "streaming_linear_cka": lambda x, y: measures.streaming_linear_cka.compute(

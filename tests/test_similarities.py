@@ -21,6 +21,7 @@ from sklearn.covariance import LedoitWolf
 
 from relrep_jax import measures
 from relrep_jax import similarities as sim
+from relrep_jax.projection import relative_projection
 from relrep_jax.similarities import pairwise
 
 NAMES = sorted(sim.SIMILARITIES)
@@ -692,6 +693,33 @@ def test_change_of_basis_of_dependent_anchors():
     a = np.concatenate([a, a[:2], np.zeros((1, 6), np.float32)])
     expected = np.linalg.lstsq(a.T, x.T, rcond=1e-5)[0].T
     np.testing.assert_allclose(sim.change_of_basis(x, a), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1.0, 1e19, 1e30])
+def test_gradients_of_a_change_of_basis_of_any_size(scale):
+    x, a = problem(7, 4, 5)
+
+    def total(a, scale):
+        return jnp.sum(sim.change_of_basis(x * scale, a))
+
+    expected = jax.grad(total)(a, 1.0)
+    actual = jax.grad(total)(a * np.float32(scale), np.float32(scale)) * np.float32(scale)
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", sorted(sim.SIMILARITIES))
+def test_exported_for_any_number_of_samples(name):
+    (n,) = jax.export.symbolic_shape("n")
+    _, a = problem(1, 4, 6)
+
+    def project(x):
+        return relative_projection(x, a, name)
+
+    samples = jax.ShapeDtypeStruct((n, 6), jnp.float32)
+    exported = jax.export.deserialize(jax.export.export(jax.jit(project))(samples).serialize())
+    for count in (3, 2000):  # tiled, where it is known
+        x, _ = problem(count, 1, 6)
+        np.testing.assert_allclose(exported.call(x), project(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -561,3 +561,24 @@ def test_relative_vectors_are_decoded_by_the_targets_anchors_alone():
     assert np.isfinite(gradient).all()
     with pytest.raises(ValueError, match=r"relative \(50, 30\) and anchors \(29, 9\)"):
         translation.decode_relative(relative, y[:29])
+
+
+@pytest.mark.parametrize("name", ["low_rank", "cca"])
+def test_gradients_of_truncated_maps_are_finite_and_right(name):
+    """Beside a dead feature and equal singular values, whose decomposition has no derivative."""
+    rows = normal(0, 12, 4)
+    rows = scipy.linalg.qr(rows - rows.mean(0), mode="economic")[0]
+    dead = np.zeros((12, 1))
+    x, direction = (np.concatenate([part, dead], 1) for part in (rows, normal(2, 12, 4)))
+    y = normal(1, 12, 4)
+
+    def size(x):
+        params = translation.get(name).fit(x, y, rank=2)
+        return jnp.sum(jnp.sin(translation.get(name).apply(params, x)))
+
+    with jax.enable_x64(True):
+        x, step = jnp.asarray(x), 1e-6
+        gradient = jax.grad(size)(x)
+        assert jnp.isfinite(gradient).all()
+        expected = (size(x + step * direction) - size(x - step * direction)) / (2 * step)
+        np.testing.assert_allclose(jnp.vdot(gradient, direction), expected, rtol=1e-5, atol=1e-7)

@@ -154,7 +154,7 @@ def _check_images(path: Path, key: str, x: np.ndarray) -> np.ndarray:
     if 0 in x.shape:
         raise DatasetError(f"{path}: {key} is empty: its shape is {x.shape}.")
     _, h, w, c = x.shape
-    if h in (1, 3) and c == w and w > 4:
+    if h <= 4 < min(w, c):
         raise DatasetError(
             f"{path}: {key} has shape {x.shape}, which looks like channels first. Store it as "
             f"[n, h, w, c]: np.moveaxis({key}, 1, -1)."
@@ -185,6 +185,12 @@ def _scale(path: Path, parts: dict[str, np.ndarray]) -> float:
         return 1.0
     for key, x in parts.items():
         whole = x.dtype.kind in "iu" or bool((x == np.floor(x)).all())
+        if not whole and high[key] <= 1:
+            bright = next(other for other in parts if high[other] == top)
+            raise DatasetError(
+                f"{path}: {key} lies in [0, 1], but {bright} has values up to {top}. All parts "
+                "must have one scale: [0, 1], or whole numbers in 0 .. 255."
+            )
         if not whole or high[key] > 255:
             raise DatasetError(
                 f"{path}: {key} has values up to {high[key]}; images must lie in [0, 1] or hold "

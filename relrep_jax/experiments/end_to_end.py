@@ -317,7 +317,8 @@ def train_seeds(
     )
     if keeps_best(config):
         judged = np.nan_to_num(log.curves(name, "validation"), nan=-np.inf)
-        if judged.size:
+        # A log that was cut short does not tell.
+        if judged.shape[-1] == config.training.epochs:
             kept = ", ".join(str(epoch) for epoch in 1 + judged.argmax(axis=1))
             progress.say(f"{name}: kept of each seed the model after epoch {kept}.")
     return state.variables
@@ -528,7 +529,7 @@ def write_results(
     labels: np.ndarray,
     curves: dict[str, np.ndarray],
     command: str = "",
-    figures: Sequence[tuple[str, str, Figure]] = (),
+    figures: Callable[[], Sequence[tuple[str, str, Figure]]] = tuple,
     sections: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write tables, figures and the report to `workdir`.
@@ -542,7 +543,8 @@ def write_results(
         spaces: representation to what `shown_spaces` gives.
         labels: classes of the rows of `spaces`; further ones are left out.
         curves: representation to training losses `[seeds, epochs]`.
-        figures: name, caption and figure of further ones, which come first.
+        figures: makes further ones, name, caption and figure of each, which come first; called once
+            the tables are written.
         sections: heading and text of further sections of the report.
     """
     tables = workdir / "tables"
@@ -579,7 +581,7 @@ def write_results(
             )
         )
     shown = []
-    for name, caption, figure in (*figures, *shared):
+    for name, caption, figure in (*figures(), *shared):
         report.save(figure, workdir / "figures" / f"{name}.png")
         shown.append((caption, f"figures/{name}.png"))
     sections = list(sections)

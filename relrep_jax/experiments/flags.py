@@ -50,13 +50,22 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
     flags.DEFINE_string(
         "workdir", "", "Where results go [runs/<name of the config>].", flag_values=values
     )
-    if not any(word.lstrip("-").split("=")[0] == "config" for word in argv[1:]):
+    if not any(_names(word, "config") for word in argv[1:]):
         argv.insert(1, f"--config={default_config}")
+    first = next(i for i, word in enumerate(argv) if i and _names(word, "config"))
+    if any(word.lstrip("-").startswith("config.") for word in argv[1:first]):
+        raise ConfigError("--config=FILE comes before the --config.FIELD=VALUE that change it.")
     file = _config_file(argv)
-    if not file.name or not file.is_file():
+    if not file.name:
+        raise ConfigError("--config has no value; write --config=FILE.")
+    if not file.is_file():
         known = ", ".join(sorted(path.name for path in default_config.parent.glob("*.py")))
         raise ConfigError(
             f"There is no config file {str(file)!r}. Those in {default_config.parent}: {known}."
+        )
+    if not _defines_config(file):
+        raise ConfigError(
+            f"{file} is not a config file: it must define get_config(), which returns a ConfigDict."
         )
     holder = config_flags.DEFINE_config_file(
         "config", None, f"What to run [{default_config}].", flag_values=values, sys_argv=argv
@@ -85,6 +94,17 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
             f"Unknown argument {rest[1]!r}. Fields are set with --config.FIELD=VALUE; see --help."
         )
     return Arguments(config, Path(values["workdir"].value or Path("runs") / _run_name(file, argv)))
+
+
+def _defines_config(file: Path) -> bool:
+    try:
+        return "get_config" in runpy.run_path(str(file))
+    except Exception:
+        return True  # What is wrong is said when it is read.
+
+
+def _names(word: str, flag: str) -> bool:
+    return word.startswith("-") and word.lstrip("-").split("=")[0] == flag
 
 
 def _config_file(argv: Sequence[str]) -> Path:

@@ -255,7 +255,7 @@ def run(job: Job, workdir: Path, console: Console, command: str = "") -> list[re
         spaces={name: picture.spaces for name, picture in pictures.items()},
         labels=next(iter(pictures.values())).labels,
         curves=curves,
-        figures=_reconstructions(pictures),
+        figures=partial(_reconstructions, pictures),
         sections=end_to_end.published_section(config, is_embedded=is_embedded(config)),
     )
     leading, further = end_to_end.split_by_metric(summaries)
@@ -527,4 +527,13 @@ def _reconstructions(pictures: dict[str, Pictures]) -> list[tuple]:
     caption = "Test images, and what the models make of them: with their own decoder"
     is_stitched = any(picture.stitched is not None for picture in pictures.values())
     caption += ", and with the decoder of another seed." if is_stitched else "."
-    return [("reconstructions", caption, report.reconstructions(originals, rows))]
+    channels, shown = originals.shape[-1], _shown_channels(originals.shape[-1])
+    if shown < channels:
+        caption += f" Of {channels} channels the first{' three' if shown > 1 else ''}."
+    rows = [(label, images[..., :shown]) for label, images in rows]
+    return [("reconstructions", caption, report.reconstructions(originals[..., :shown], rows))]
+
+
+def _shown_channels(channels: int) -> int:
+    """How many channels of an image a picture can show: three as colours, or one as grey."""
+    return 3 if channels >= 3 else 1

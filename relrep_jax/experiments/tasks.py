@@ -100,6 +100,11 @@ def _reconstruction(
     representation: Representation,
 ) -> Task:
     scale = dataset.scale
+    if config.training.loss == "cross_entropy":
+        raise ConfigError(
+            "config.training.loss is 'cross_entropy', a loss of classes. For reconstructions set "
+            f"it to one of: {', '.join(sorted(RECONSTRUCTION_LOSSES))}."
+        )
     objective = lookup("loss", config.training.loss, RECONSTRUCTION_LOSSES)
     divergence_weight = config.training.kl_weight
 
@@ -155,6 +160,11 @@ CLASS_METRICS: dict[str, Callable[[jax.Array], jax.Array]] = {"f1_weighted": f1_
 
 def classifier(config: ConfigDict, dataset: ImageDataset, representation: Representation) -> Task:
     """Convolutional classifier, scored by accuracy and, where asked for, weighted F1."""
+    if config.training.loss in RECONSTRUCTION_LOSSES:
+        raise ConfigError(
+            f"config.training.loss is {config.training.loss!r}, a loss of reconstructions. For a "
+            "classifier set --config.training.loss=cross_entropy."
+        )
     lookup("loss", config.training.loss, {"cross_entropy": cross_entropy})
     of_images = [name for name in config.evaluation.metrics if name in IMAGE_METRICS]
     if of_images:

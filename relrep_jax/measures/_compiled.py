@@ -1,14 +1,16 @@
 """What makes a function of two spaces a measure: compiled once a shape, NaN for NaN."""
 
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, cast
 
 import jax
 import jax.numpy as jnp
 
-from relrep_jax._sharding import automatic_sharding
+from relrep_jax._sharding import automatic_jit
 from relrep_jax.checks import check_matrix
+
+Arguments = ParamSpec("Arguments")
 
 
 def all_finite(*spaces: Any) -> jax.Array:
@@ -16,7 +18,9 @@ def all_finite(*spaces: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(space)) for space in spaces]))
 
 
-def measure(*static: str) -> Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]:
+def measure(
+    *static: str,
+) -> Callable[[Callable[Arguments, jax.Array]], Callable[Arguments, jax.Array]]:
     """Decorator of functions `(x [n, d1], y [n, d2], ...) -> score`.
 
     The score of rows that are not finite is NaN: measures take for unlike what they cannot judge,
@@ -27,9 +31,8 @@ def measure(*static: str) -> Callable[[Callable[..., jax.Array]], Callable[..., 
         static: names of options that are no arrays.
     """
 
-    def decorate(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        @automatic_sharding
-        @partial(jax.jit, static_argnames=static)
+    def decorate(function: Callable[Arguments, jax.Array]) -> Callable[Arguments, jax.Array]:
+        @automatic_jit(*static)
         @wraps(function)
         def compiled(x, y, *options, **more):
             score = function(x, y, *options, **more)
@@ -42,6 +45,6 @@ def measure(*static: str) -> Callable[[Callable[..., jax.Array]], Callable[..., 
             check_matrix("y", y, columns="d2")
             return compiled(x, y, *options, **more)
 
-        return measured
+        return cast(Callable[Arguments, jax.Array], measured)
 
     return decorate

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from relrep_jax._linalg import SVD, centre, default_rcond, dot, nuclear_norm, overlap, svd, thin_svd
 from relrep_jax.measures._blocks import as_floats, check_pair, divide, unit_scale
@@ -23,7 +24,7 @@ def _leading(s: jax.Array, real: jax.Array, threshold: float) -> jax.Array:
 
 
 @measure("threshold")
-def svcca(x: jax.Array, y: jax.Array, threshold: float = 0.99) -> jax.Array:
+def svcca(x: ArrayLike, y: ArrayLike, threshold: float = 0.99) -> jax.Array:
     """Singular vector canonical correlation: CCA between the leading directions.
 
     Each space is cut to the fewest principal directions that hold `threshold` of its variance;
@@ -58,7 +59,7 @@ def svcca(x: jax.Array, y: jax.Array, threshold: float = 0.99) -> jax.Array:
 
 
 @measure()
-def pwcca(x: jax.Array, y: jax.Array) -> jax.Array:
+def pwcca(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Projection-weighted canonical correlation.
 
     `sum_i a_i rho_i / sum_i a_i` over the canonical correlations `rho_i`, weighted by how much

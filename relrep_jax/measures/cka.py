@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from relrep_jax._linalg import as_float, centre, dot, size_of
 from relrep_jax._sharding import automatic_sharding
@@ -111,7 +112,7 @@ def _pair_sums(
 
 
 @measure("debiased")
-def linear_cka(x: jax.Array, y: jax.Array, debiased: bool = False) -> jax.Array:
+def linear_cka(x: ArrayLike, y: ArrayLike, debiased: bool = False) -> jax.Array:
     """Linear centred kernel alignment.
 
     `||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F)` on centred features, which is
@@ -176,7 +177,7 @@ def _bits(dtype: Any) -> tuple[Any, int]:
     return jnp.int32, 0x7F7FFFFF
 
 
-def median_distance(x: jax.Array) -> jax.Array:
+def median_distance(x: ArrayLike) -> jax.Array:
     """Median of the Euclidean distances between distinct rows, over the pairs `i < j`.
 
     Found by counting, block by block, how many squared distances lie below each of a few
@@ -314,7 +315,7 @@ def _bandwidths(bandwidth: Any) -> tuple[Any, Any]:
 
 
 @automatic_sharding
-def default_bandwidth(x: jax.Array) -> jax.Array:
+def default_bandwidth(x: ArrayLike) -> jax.Array:
     """The `median_distance` of rows `[n, d]`, `n >= 2`; their root mean square distance where more
     than half of the pairs coincide, 1 where all do. No gradient flows through it."""
     x = centre(as_float(x))[0]
@@ -333,8 +334,8 @@ def _rbf_space(x: Any, bandwidth: Any) -> jax.Array:
 
 
 def rbf_cka(
-    x: jax.Array,
-    y: jax.Array,
+    x: ArrayLike,
+    y: ArrayLike,
     bandwidth: Any = None,
     debiased: bool = False,
 ) -> jax.Array:

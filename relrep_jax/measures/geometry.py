@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from relrep_jax._linalg import centre, dot, nuclear_norm, unit_rows
 from relrep_jax.checks import check_same_width
@@ -21,7 +22,7 @@ from relrep_jax.measures._compiled import measure
 
 
 @measure()
-def procrustes_distance(x: jax.Array, y: jax.Array) -> jax.Array:
+def procrustes_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Procrustes distance, normalised: a distance, 0 for spaces alike, 1 for unrelated ones.
 
     `1 - ||X^T Y||_* / (||X||_F ||Y||_F)` on centred features, with `||.||_*` the sum of the
@@ -133,7 +134,7 @@ def _rsa_spearman(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @measure("correlation")
-def rsa(x: jax.Array, y: jax.Array, correlation: str = "pearson") -> jax.Array:
+def rsa(x: ArrayLike, y: ArrayLike, correlation: str = "pearson") -> jax.Array:
     """Representational similarity analysis: do the same samples lie far apart in both spaces?
 
     The correlation of the Euclidean distances `||x_i - x_j||` with `||y_i - y_j||` over the
@@ -167,7 +168,7 @@ def rsa(x: jax.Array, y: jax.Array, correlation: str = "pearson") -> jax.Array:
 
 
 @measure()
-def mean_cosine(x: jax.Array, y: jax.Array) -> jax.Array:
+def mean_cosine(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Mean cosine of corresponding rows: `mean_i <x_i, y_i> / (||x_i|| ||y_i||)`.
 
     Args:

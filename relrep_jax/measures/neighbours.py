@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from relrep_jax._linalg import dot, mean_of, unit_rows
 from relrep_jax.checks import check_same_width
@@ -67,7 +68,7 @@ def _shared(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @measure("k")
-def mutual_knn(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
+def mutual_knn(x: ArrayLike, y: ArrayLike, k: int = 10) -> jax.Array:
     """Mutual nearest neighbours: the share of neighbours that both spaces agree on.
 
     `mean_i |kNN_x(i) ∩ kNN_y(i)| / k`, with the `k` nearest other samples by cosine in each
@@ -95,7 +96,7 @@ def mutual_knn(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
 
 
 @measure("k")
-def cknna(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
+def cknna(x: ArrayLike, y: ArrayLike, k: int = 10) -> jax.Array:
     """Centred kernel nearest-neighbour alignment: CKA among mutual nearest neighbours.
 
     `HSIC(M K, M L) / sqrt(HSIC(M_x K, M_x K) HSIC(M_y L, M_y L))` with cosine kernels `K`, `L`,
@@ -172,7 +173,7 @@ def _shared_hsic(
 
 
 @measure("k")
-def jaccard(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
+def jaccard(x: ArrayLike, y: ArrayLike, k: int = 10) -> jax.Array:
     """Jaccard@k: does a row find the neighbours that its counterpart has?
 
     `mean_i |N(x_i) ∩ N(y_i)| / |N(x_i) ∪ N(y_i)|`, where both `x_i` and `y_i` look for their
@@ -207,7 +208,7 @@ def jaccard(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
 
 
 @measure("k")
-def mrr(x: jax.Array, y: jax.Array, k: int = 10) -> jax.Array:
+def mrr(x: ArrayLike, y: ArrayLike, k: int = 10) -> jax.Array:
     """Mean reciprocal rank: how soon a row finds its counterpart.
 
     `mean_i 1 / rank_i`, with `rank_i` the place of `y_i` among all rows of `y` by cosine to

@@ -211,9 +211,18 @@ def pair_scores(
     devices: Sequence[jax.Device] | None = None,
     visit: Callable[[int], None] | None = None,
 ) -> dict[tuple[int, int], np.ndarray]:
-    """The score of every pair as given and under each permutation, `[1 + count]`.
+    """The score of every pair as given and under each permutation.
 
-    Arguments as for `permutation_tests`, but that `count` may be 0.
+    Args:
+        measure, spaces, key, pairs, devices, visit: as for `permutation_tests`.
+        count: how many permutations; may be 0.
+
+    Returns:
+        Scores `[1 + count]` for each pair, that of the rows as given first.
+
+    Raises:
+        ValueError: an unknown measure, fewer than two spaces, a pair that is none, or spaces with
+            unlike numbers of rows.
     """
     function = resolve("measure", measure, MEASURES)
     if len(spaces) < 2:

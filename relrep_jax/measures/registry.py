@@ -33,5 +33,15 @@ SAME_WIDTH: frozenset[str] = frozenset({"jaccard", "mrr", "mean_cosine"})
 
 
 def get(name: str) -> Callable[..., jax.Array]:
-    """The measure called `name`; a `ValueError` lists the known names."""
+    """The measure called `name`.
+
+    Args:
+        name: one of `MEASURES`.
+
+    Returns:
+        The function `(x [n, d1], y [n, d2]) -> score`.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
     return lookup("measure", name, MEASURES)

@@ -37,6 +37,11 @@ def feature_sizes(image_shape: Sequence[int], channels: Sequence[int]) -> list[t
     sizes = [(image_shape[0], image_shape[1])]
     for index in range(len(channels)):
         height, width = sizes[-1]
+        if index == 0 and min(height, width) < 2:
+            raise ValueError(
+                f"Images of {height}x{width} are too small: a convolution halves them, so that "
+                "height and width must be at least 2."
+            )
         if min(height, width) < 2:
             raise ValueError(
                 f"The channel list {tuple(channels)} halves a {image_shape[0]}x{image_shape[1]} "

@@ -38,6 +38,15 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> PureModel:
     The module may hold parameters and batch statistics; chance in the forward pass comes as a
     key argument of its methods, never from streams inside.
 
+    Args:
+        build: makes the module; called once for its structure, and inside `init`.
+
+    Returns:
+        The pure functions `init` and `apply`.
+
+    Raises:
+        What `build` raises, such as a `ValueError` for sizes that do not fit.
+
     Example:
         >>> import jax
         >>> from flax import nnx

@@ -608,6 +608,7 @@ def terminal_table(summaries: Sequence[Summary], *, title: str | None = None) ->
         table.add_column(
             name.replace(" (", "\n(").replace("Stitching ", "Stitching\n"),
             justify="right" if numeric else "left",
+            overflow="fold",
             no_wrap=numeric and name != "Stitched ÷ non-stitched",
         )
     best = _best(summaries)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from relrep_jax import checks
 from relrep_jax.similarities import pairwise
 from relrep_jax.similarities.vectors import matmul, norm, prepare, unit
 
@@ -37,7 +38,7 @@ def cosine(x: ArrayLike, anchors: ArrayLike) -> Array:
     [[0.6 0.8]]
     """
     x, anchors, dtype = prepare(x, anchors)
-    large = x.size * anchors.shape[0] >= pairwise.MATMUL_SIZE
+    large = checks.is_at_least(x.size * anchors.shape[0], pairwise.MATMUL_SIZE)
     product = _large_scaled_product if large else _scaled_product
     return _with_unit_anchors(product, x, anchors).astype(dtype)
 
@@ -69,8 +70,9 @@ def angular(x: ArrayLike, anchors: ArrayLike) -> Array:
     """Angle between each sample and each anchor, as a part of a half turn.
 
     `arccos(cos(x, a)) / pi`, and 0.5 where either is the zero vector. Unchanged by what leaves the
-    cosine unchanged. Computed as `2 atan2(|u - v|, |u + v|) / pi` of the unit vectors `u` and `v`,
-    which keeps its digits, and a finite gradient, for vectors that are nearly or wholly parallel.
+    cosine unchanged. Computed as `2 atan2(|u - v|, |u + v|) / pi` of the unit vectors `u` and `v`:
+    for vectors that are nearly or wholly parallel it is as exact as these are, to one rounding
+    error of 1, where an arccosine loses half of its digits, and has a finite gradient.
 
     Args:
         x: latents `[n, d]`.

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from relrep_jax.similarities.pairwise import power_of_two
 from relrep_jax.similarities.vectors import matmul, prepare
 
 
@@ -30,4 +31,7 @@ def change_of_basis(x: ArrayLike, anchors: ArrayLike) -> Array:
     """
     x, anchors, dtype = prepare(x, anchors)
     cutoff = max(anchors.shape) * float(jnp.finfo(anchors.dtype).eps)
-    return matmul(x, jnp.linalg.pinv(anchors, rtol=cutoff)).astype(dtype)
+    # The derivative of the pseudo-inverse squares it: brought near 1, it stays in range.
+    scale = power_of_two(anchors)
+    coordinates = matmul(x, jnp.linalg.pinv(anchors / scale, rtol=cutoff)) / scale
+    return coordinates.astype(dtype)

@@ -1,12 +1,14 @@
 """Lengths of paths as a decoder maps them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from relrep_jax.similarities.pairwise import is_sharded
 from relrep_jax.similarities.vectors import norm, prepare
 
 
@@ -28,7 +30,8 @@ def pullback_geodesic(
         x: latents `[n, d]`.
         anchors: anchors `[m, d]`.
         decoder: a function of a batch `[b, d]` to `[b, ...]`. It sees the `m (steps + 1)` points
-            of one sample at a time, so that memory does not grow with `n`.
+            of one sample at a time, so that memory does not grow with `n`, unless the type of `x`
+            spreads its rows over devices: outside of `jax.shard_map` it then sees those of all.
         steps: number of pieces of each line, at least 1; static.
 
     Returns:
@@ -60,4 +63,6 @@ def pullback_geodesic(
         decoded = decoded.astype(x.dtype).reshape(steps + 1, m, -1)
         return jnp.sum(norm(jnp.diff(decoded, axis=0), keepdims=False), axis=0)
 
-    return lax.map(lengths, x).astype(dtype)
+    # Rows that are spread over devices can't be taken one after another.
+    each = jax.vmap(lengths) if is_sharded(x) else partial(lax.map, lengths)
+    return each(x).astype(dtype)

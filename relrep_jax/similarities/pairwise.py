@@ -16,6 +16,8 @@ from jax import Array, lax
 from jax.custom_batching import sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 
+from relrep_jax.checks import is_at_least
+
 # Features, or vectors in the derivative, that one step of a scan takes. XLA fuses them into one
 # loop that reads and writes the accumulator once.
 GROUP = 16
@@ -87,8 +89,8 @@ def centre_of(a: Array) -> Array:
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _distance(kind: str, p: float, x: Array, a: Array) -> Array:
     (n, d), m = x.shape, a.shape[0]
-    large = d >= MATMUL_WIDTH and n * m * d >= MATMUL_SIZE
-    if kind == "euclidean" and large and not (_is_sharded(x) or _is_sharded(a)):
+    large = d >= MATMUL_WIDTH and is_at_least(n * m * d, MATMUL_SIZE)
+    if kind == "euclidean" and large and not (is_sharded(x) or is_sharded(a)):
         return _euclidean_by_product(x, a)
     return _direct(kind, p, x, a)
 
@@ -129,13 +131,14 @@ def _minkowski(p: float, x: Array, a: Array) -> Array:
 def _direct(kind: str, p: float, x: Array, a: Array) -> Array:
     """The distance by differences, in tiles on CPU and all at once elsewhere."""
     tile = partial(_tile, kind, p)
-    small = x.shape[0] <= TILE_ROWS and a.shape[0] <= TILE_ANCHORS
-    if small or _is_sharded(x) or _is_sharded(a):
+    large = is_at_least(x.shape[0], TILE_ROWS + 1) or is_at_least(a.shape[0], TILE_ANCHORS + 1)
+    known = isinstance(x.shape[0], int) and isinstance(a.shape[0], int)
+    if not (large and known) or is_sharded(x) or is_sharded(a):
         return tile(x, a)
     return lax.platform_dependent(x, a, cpu=partial(_tiled, tile), default=tile)
 
 
-def _is_sharded(x: Array) -> bool:
+def is_sharded(x: Array) -> bool:
     """Whether the type of `x` spreads an axis over devices, so that it can't be cut into tiles."""
     return any(axis is not None for axis in jax.typeof(x).sharding.spec)
 

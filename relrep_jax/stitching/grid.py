@@ -27,6 +27,9 @@ def stitching_column(
 
     Returns:
         Scores `[e, ...]`.
+
+    Raises:
+        What `decode` and `score` raise where shapes do not fit.
     """
     return jax.vmap(lambda space: score(decode(decoder, space), targets))(spaces)
 
@@ -48,6 +51,10 @@ def stitching_grid(
 
     Returns:
         Scores `[e, d, ...]`: encoders along the rows, decoders along the columns.
+
+    Raises:
+        ValueError: the arrays of `decoders` differ in their leading axis.
+        What `decode` and `score` raise where shapes do not fit.
 
     Reference: Moschella et al. 2023 (arXiv 2209.15430), section 4.2 and 4.3.
 

@@ -10,6 +10,10 @@ import orbax.checkpoint as ocp
 _LOGGER = logging.getLogger("absl")
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read; the message says which one and what to do."""
+
+
 class Checkpoints:
     """The checkpoints of one training in one directory, the newest two kept.
 
@@ -20,8 +24,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path):
+        self._directory = Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
-            Path(directory).absolute(),
+            self._directory,
             options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True),
         )
 
@@ -41,14 +46,23 @@ class Checkpoints:
             like: a pytree of arrays or `jax.ShapeDtypeStruct`s of the same structure.
 
         Raises:
-            ValueError: the checkpoint holds other shapes or another structure.
+            CheckpointError: it is damaged, or holds other shapes or another structure.
         """
         # On one device, whatever the devices were when the checkpoint was written.
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like
         )
-        return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+        try:
+            return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # damaged files raise what they like
+            older = [step for step in self._manager.all_steps() if step < epoch]
+            then = f"from epoch {max(older)}" if older else "from the start"
+            raise CheckpointError(
+                f"The checkpoint {self._directory / str(epoch)} cannot be read; files of it may be "
+                f"missing or damaged ({type(error).__name__}: {_beginning(error)}). Put them back, "
+                f"or remove that folder: the same command then goes on {then}."
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         # orbax tells of every save, and raises the errors that it logs: one traceback is enough.
@@ -62,3 +76,9 @@ class Checkpoints:
             self._manager.close()
         finally:
             _LOGGER.setLevel(self._log_level)
+
+
+def _beginning(error: Exception, length: int = 120) -> str:
+    """The first of what an error says, which may be kilobytes."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= length else text[:length] + "…"

@@ -67,8 +67,9 @@ class MetricsLog:
     def _add_events(self, representation: str, step: int, metrics: dict[str, Any]) -> None:
         for name, values in metrics.items():
             for seed, value in zip(self._seeds, values, strict=True):
-                value = math.nan if value is None else value
-                self._events.add_scalar(f"{representation}/{name}/seed_{seed}", value, step)
+                # The curve of a seed that diverged ends; NaN would be warned of at each epoch.
+                if value is not None and math.isfinite(value):
+                    self._events.add_scalar(f"{representation}/{name}/seed_{seed}", value, step)
 
     def write(
         self,

@@ -112,7 +112,14 @@ def fitted(function: Callable[[jax.Array], Params]) -> Callable[[ArrayLike], Par
 
 
 def safe_norm(x: jax.Array) -> jax.Array:
-    """L2 norms along the last axis, `[..., d] -> [..., 1]`, with gradient zero at zero vectors."""
+    """L2 norms along the last axis, with gradient zero at zero vectors.
+
+    Args:
+        x: vectors `[..., d]`.
+
+    Returns:
+        Their lengths, `[..., 1]`.
+    """
     squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     is_zero = squared == 0
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))

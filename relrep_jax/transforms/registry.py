@@ -33,6 +33,12 @@ TransformLike = str | Transform | FittedTransform | Callable[[jax.Array], jax.Ar
 def get(transform: str | Transform) -> Transform:
     """The transform of that name, or the transform itself.
 
+    Args:
+        transform: a name in `TRANSFORMS`, or a `Transform`.
+
+    Returns:
+        The `Transform`.
+
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
@@ -112,7 +118,19 @@ TRANSFORMS["robust"] = robust
 
 
 def fit(transform: str | Transform, latents: ArrayLike) -> FittedTransform:
-    """Fit a transform on latents `[n, d]`: a pytree that is called like a function.
+    """Fit a transform on latents: a pytree that is called like a function.
+
+    Args:
+        transform: a name in `TRANSFORMS`, or a `Transform`.
+        latents: `[n, d]`.
+
+    Returns:
+        The fitted transform: `fitted(x)` for rows `x [k, d]`, and `fitted.invert(y)` where it has
+        an inverse.
+
+    Raises:
+        ValueError: an unknown name (the message lists the known ones), or latents that are no
+            matrix or empty.
 
     Example:
         >>> import jax.numpy as jnp
@@ -126,7 +144,18 @@ def fit(transform: str | Transform, latents: ArrayLike) -> FittedTransform:
 
 
 def resolve(transform: TransformLike, latents: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """A function of one array from anything that names a transform; unfitted ones are fitted."""
+    """A function of one array from anything that names a transform; unfitted ones are fitted.
+
+    Args:
+        transform: a name, a `Transform`, a `FittedTransform`, a function, or None for the identity.
+        latents: `[n, d]`, what a name or a `Transform` is fitted on.
+
+    Returns:
+        The function, of rows `[k, d]`.
+
+    Raises:
+        ValueError: an unknown name, or none of these.
+    """
     if transform is None:
         return lambda x: x
     if isinstance(transform, str | Transform):
