@@ -1,6 +1,7 @@
 """What a run says while it trains: `metrics.jsonl`, TensorBoard events, a live line."""
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -17,6 +18,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+_EVENTS_LOGGER = logging.getLogger("tensorboardX.x2num")
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -65,11 +68,16 @@ class MetricsLog:
                 self._add_events(representation, record["step"], metrics)
 
     def _add_events(self, representation: str, step: int, metrics: dict[str, Any]) -> None:
-        for name, values in metrics.items():
-            for seed, value in zip(self._seeds, values, strict=True):
-                # The curve of a seed that diverged ends; NaN would be warned of at each epoch.
-                if value is not None and math.isfinite(value):
+        # It warns of every NaN; of a seed that diverged the user has been told once.
+        level = _EVENTS_LOGGER.level
+        _EVENTS_LOGGER.setLevel(logging.ERROR)
+        try:
+            for name, values in metrics.items():
+                for seed, value in zip(self._seeds, values, strict=True):
+                    value = math.nan if value is None else value
                     self._events.add_scalar(f"{representation}/{name}/seed_{seed}", value, step)
+        finally:
+            _EVENTS_LOGGER.setLevel(level)
 
     def write(
         self,
