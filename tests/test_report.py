@@ -397,13 +397,23 @@ def test_terminal_table_says_everything_at_80_columns():
         "MNIST",
         "absolute",
         "relative",
-        "[cosine] | a",
+        "[cosine]",
         "4.000 ± 0.000",
         "MSE ×10³",
         "0.75",
     ):
         assert part in text
     assert "3 seeds and 6 stitched pairs" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_names_are_never_cut_off(width):
+    names = ("absolute", "absolute_orthogonal", "relative_cosine", "relative_euclidean")
+    table = report.terminal_table([summarize(Grid(name, "mse", SQUARE)) for name in names])
+    lines = rendered(table, width=width).splitlines()
+    assert "…" not in "".join(lines)
+    first = "".join(line.split("│")[1].strip() for line in lines if line.count("│") > 2)
+    assert first == "".join(names)
 
 
 def test_terminal_table_lists_diverged_seeds():

@@ -606,10 +606,10 @@ def terminal_table(summaries: Sequence[Summary], *, title: str | None = None) ->
     for i, name in enumerate(header):
         numeric = i >= stitched - 1
         table.add_column(
-            name.replace(" (", "\n(").replace("Stitching ", "Stitching\n"),
+            name.replace(" (", "\n(").replace("Stitching ", "Stitching\n").replace("÷ ", "÷\n"),
             justify="right" if numeric else "left",
             overflow="fold",
-            no_wrap=numeric and name != "Stitched ÷ non-stitched",
+            no_wrap=numeric and "÷" not in name,
         )
     best = _best(summaries)
     for i, row in enumerate(rows):
