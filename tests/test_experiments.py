@@ -387,8 +387,14 @@ def test_values_of_another_type_in_a_config_file_are_refused(field, tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    "name", ["checkpoints", "tensorboard", "figures", "tables", "metrics.jsonl", "report.md",
-             "data.json"]
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("checkpoints", "metrics.jsonl") else pytest.mark.slow)
+        for name in (
+            "checkpoints", "tensorboard", "figures", "tables", "metrics.jsonl", "report.md",
+            "data.json",
+        )
+    ],
 )  # fmt: skip
 def test_a_folder_of_something_else_is_no_workdir(name, tmp_path, capsys):
     if "." in name:
@@ -596,8 +602,15 @@ def test_images_of_any_number_of_channels_are_trained_stitched_and_shown(channel
     assert f"Of {channels} channels the first" in (run / "report.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["absolute", "relative_cosine", "product"])
-@pytest.mark.parametrize("objective", ["mse", "optimal_sigma"])
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        ("absolute", "mse"),
+        pytest.param("absolute", "optimal_sigma", marks=pytest.mark.slow),
+        ("relative_cosine", "optimal_sigma"),
+        pytest.param("product", "mse", marks=pytest.mark.slow),
+    ],
+)
 def test_the_loss_of_a_variational_autoencoder(name, objective):
     """Reconstruction and weighted divergence, which here is known: all codes are N(mean, s^2)."""
     weight, mean, log_variance = 0.3, 0.5, np.log(4.0)

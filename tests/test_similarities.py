@@ -695,7 +695,7 @@ def test_change_of_basis_of_dependent_anchors():
     np.testing.assert_allclose(sim.change_of_basis(x, a), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1.0, 1e19, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e19])
 def test_gradients_of_a_change_of_basis_of_any_size(scale):
     x, a = problem(7, 4, 5)
 
@@ -707,7 +707,13 @@ def test_gradients_of_a_change_of_basis_of_any_size(scale):
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", sorted(sim.SIMILARITIES))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("cosine", "manhattan") else pytest.mark.slow)
+        for name in sorted(sim.SIMILARITIES)
+    ],
+)
 def test_exported_for_any_number_of_samples(name):
     (n,) = jax.export.symbolic_shape("n")
     _, a = problem(1, 4, 6)
