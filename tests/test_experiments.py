@@ -389,13 +389,14 @@ def test_values_of_another_type_in_a_config_file_are_refused(field, tmp_path, ca
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("checkpoints", "metrics.jsonl") else pytest.mark.slow)
-        for name in (
-            "checkpoints", "tensorboard", "figures", "tables", "metrics.jsonl", "report.md",
-            "data.json",
-        )
+        "checkpoints",
+        "metrics.jsonl",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("tensorboard", "figures", "tables", "report.md", "data.json")
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_folder_of_something_else_is_no_workdir(name, tmp_path, capsys):
     if "." in name:
         (tmp_path / name).write_text("mine")
