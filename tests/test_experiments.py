@@ -299,7 +299,10 @@ BAD = {
     "missing file": (["--config.data.path={tmp}/none.npz"], "No such file"),
     "missing config": (["--config={tmp}/none.py"], "There is no config file"),
     "broken config": (["--config={tmp}/broken.py"], "broken.py cannot be read: SyntaxError"),
-    "config without a field": (["--config={tmp}/short.py"], "lacks the field config.seeds"),
+    "config without a field": (
+        ["--config={tmp}/short.py"],
+        "lacks the field config.seeds; a group of axis, count, first",
+    ),
     "config with its own field": (["--config={tmp}/odd.py"], "Unknown config field config.sedes"),
     "config that refuses its argument": (
         [f"--config={RECONSTRUCTION}:single"],

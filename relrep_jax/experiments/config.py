@@ -43,11 +43,10 @@ def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...
                     f"{', '.join(sorted(known))}."
                 )
         for name, value in known.items():
-            if name not in given:
-                raise ConfigError(
-                    f"The config lacks the field config.{prefix}{name}; its default is {value!r}."
-                )
             is_group = isinstance(value, Mapping | ConfigDict)
+            if name not in given:
+                what = "a group of " + ", ".join(value) if is_group else f"its default is {value!r}"
+                raise ConfigError(f"The config lacks the field config.{prefix}{name}; {what}.")
             if is_group != isinstance(given[name], Mapping | ConfigDict):
                 kind = "a group of fields" if is_group else "a value"
                 raise ConfigError(f"config.{prefix}{name} must be {kind}, got {given[name]!r}.")
