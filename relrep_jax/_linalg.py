@@ -96,9 +96,8 @@ def _svd_by_iteration(x: jax.Array):
 @svd.defjvp
 def _svd_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
-    u, s, vt = svd(x)
-    factors = SVD(None, u, s, vt)
-    return (u, s, vt), _svd_tangents(factors, dx)
+    factors = SVD(None, *svd(x))
+    return factors[1:], _svd_tangents(factors, dx)
 
 
 class SVD(NamedTuple):
@@ -157,7 +156,7 @@ def _svd_tangents(factors: SVD, dx: jax.Array) -> tuple[jax.Array, jax.Array, ja
     depends on the space alone which such directions span is right, and so is that of `U vt`.
     """
     s, v = factors.s, factors.vt.T
-    cutoff = float(jnp.finfo(s.dtype).eps) * max(10, s.size) * s[0]
+    cutoff = default_rcond(dx) * s[0]
     dx_v = dot(dx, v)
     inner = factors.coordinates(dx_v)
     gap, total = s - s[:, None], s + s[:, None]

@@ -50,10 +50,9 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
     flags.DEFINE_string(
         "workdir", "", "Where results go [runs/<name of the config>].", flag_values=values
     )
-    if not any(_names(word, "config") for word in argv[1:]):
+    if not any(map(_names_config, argv[1:])):
         argv.insert(1, f"--config={default_config}")
-    first = next(i for i, word in enumerate(argv) if i and _names(word, "config"))
-    if any(word.lstrip("-").startswith("config.") for word in argv[1:first]):
+    if any(word.lstrip("-").startswith("config.") for word in argv[: _config_index(argv)]):
         raise ConfigError("--config=FILE comes before the --config.FIELD=VALUE that change it.")
     file = _config_file(argv)
     if not file.name:
@@ -103,8 +102,13 @@ def _defines_config(file: Path) -> bool:
         return True  # What is wrong is said when it is read.
 
 
-def _names(word: str, flag: str) -> bool:
-    return word.startswith("-") and word.lstrip("-").split("=")[0] == flag
+def _names_config(word: str) -> bool:
+    return word.startswith("-") and word.lstrip("-").split("=")[0] == "config"
+
+
+def _config_index(argv: Sequence[str]) -> int:
+    """Where among the arguments, of which one names it, the config file is named."""
+    return next(i for i, word in enumerate(argv) if i and _names_config(word))
 
 
 def _config_file(argv: Sequence[str]) -> Path:
@@ -118,11 +122,9 @@ def _run_name(file: Path, argv: Sequence[str]) -> str:
 
 
 def _config_value(argv: Sequence[str]) -> str:
-    for index, word in enumerate(argv):
-        name, found, value = word.lstrip("-").partition("=")
-        if index and name == "config":
-            return value if found else (argv[index + 1] if index + 1 < len(argv) else "")
-    raise ConfigError("No config file is named.")
+    index = _config_index(argv)
+    _, found, value = argv[index].partition("=")
+    return value if found else "".join(argv[index + 1 : index + 2])
 
 
 def _unknown_field(file: Path, argv: Sequence[str]) -> str:

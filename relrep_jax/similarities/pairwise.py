@@ -131,9 +131,9 @@ def _minkowski(p: float, x: Array, a: Array) -> Array:
 def _direct(kind: str, p: float, x: Array, a: Array) -> Array:
     """The distance by differences, in tiles on CPU and all at once elsewhere."""
     tile = partial(_tile, kind, p)
-    large = is_at_least(x.shape[0], TILE_ROWS + 1) or is_at_least(a.shape[0], TILE_ANCHORS + 1)
-    known = isinstance(x.shape[0], int) and isinstance(a.shape[0], int)
-    if not (large and known) or is_sharded(x) or is_sharded(a):
+    n, m = x.shape[0], a.shape[0]
+    open_ended = not (isinstance(n, int) and isinstance(m, int))  # in `jax.export`
+    if open_ended or n <= TILE_ROWS and m <= TILE_ANCHORS or is_sharded(x) or is_sharded(a):
         return tile(x, a)
     return lax.platform_dependent(x, a, cpu=partial(_tiled, tile), default=tile)
 
