@@ -19,20 +19,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
-from relrep_jax.experiments.flags import HelpWanted, parse_arguments
-from relrep_jax.training.seeds import use_host_devices
-
 WIDTH_OF_FILES = 120
 """Columns of what goes to a file or a pipe."""
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "configs" / "default.py"
 
 
 def main(argv: list[str]) -> int:
+    # Here, not above: they take seconds, in which Ctrl-C may come.
+    from relrep_jax.training.seeds import use_host_devices
+
     use_host_devices()
+    from rich.console import Console
+
     from relrep_jax.experiments import get_experiment
     from relrep_jax.experiments.config import ConfigError
+    from relrep_jax.experiments.flags import HelpWanted, parse_arguments
     from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
     from relrep_jax.training.checkpoints import CheckpointError
 

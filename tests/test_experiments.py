@@ -1,5 +1,6 @@
 """The main job, from the command line to its files; and every bad input at its door."""
 
+import builtins
 import csv
 import dataclasses
 import gc
@@ -973,6 +974,21 @@ def run_train(*arguments, **options):
         text=True,
         **options,
     )
+
+
+def test_an_interrupt_while_modules_are_loaded_ends_with_a_line(capsys, monkeypatch):
+    load = builtins.__import__
+
+    def interrupted(name, *arguments, **options):
+        if name == "relrep_jax.training.seeds":
+            raise KeyboardInterrupt
+        return load(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "train.py: stopped.\n"
 
 
 def test_an_interrupt_inside_the_garbage_collector_is_not_lost():
