@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from relrep_jax.models import _convolution_products as products
 from relrep_jax.models import convolution
 from relrep_jax.models.convolution import Conv, ConvTranspose, convolve, convolve_transpose
 
@@ -233,16 +234,22 @@ def test_forward_mode_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lead", [(), (2,)])
-def test_bfloat16_is_summed_in_float32(lead):
-    # 4608 products a sum: summed in bfloat16 they would be off by several per cent.
-    x = jnp.abs(normal(0, *lead, 2, 8, 8, 512)).astype(jnp.bfloat16)
-    kernel = jnp.abs(normal(1, *lead, 3, 3, 512, 2)).astype(jnp.bfloat16)
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "channels"),
+    [(8, 3, 1, (512, 2)), (16, 4, 2, (8, 512))],  # 4608 products a sum, and 2048
+    ids=["plain", "blocks"],
+)
+def test_bfloat16_is_summed_in_float32(lead, size, window, stride, channels):
+    # Summed in bfloat16 they would be off by several per cent.
+    x = jnp.abs(normal(0, *lead, 2, size, size, channels[0])).astype(jnp.bfloat16)
+    kernel = jnp.abs(normal(1, *lead, window, window, *channels)).astype(jnp.bfloat16)
+    strides, padding = (stride, stride), ((1, 1), (1, 1))
 
     def products(convolution, x, kernel, g):
-        y, pullback = jax.vjp(lambda x, k: convolution(x, k, (1, 1), ((1, 1), (1, 1))), x, kernel)
+        y, pullback = jax.vjp(lambda x, k: convolution(x, k, strides, padding), x, kernel)
         return y, *pullback(g)
 
-    g = jnp.ones((*lead, 2, 8, 8, 2), jnp.bfloat16)
+    g = jnp.ones((*lead, 2, 8, 8, channels[1]), jnp.bfloat16)
     run = lambda c: jax.vmap(lambda *a: products(c, *a)) if lead else lambda *a: products(c, *a)  # noqa: E731
     got = jax.jit(run(convolve))(x, kernel, g)
     expected = jax.jit(run(plain))(*(a.astype(jnp.float32) for a in (x, kernel, g)))
@@ -284,6 +291,40 @@ def test_shard_map_over_seeds_and_over_images():
         one, mesh=mesh, in_specs=(P("device"), P()), out_specs=(P("device"), P()), check_vma=True
     )
     close(jax.jit(shared)(x[0], kernel[0]), gradients(plain, x[0], kernel[0]))
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_blocks_in_groups_of_images(rows, monkeypatch):
+    """A transposed convolution with kernels of 4, and its gradients, group after group."""
+    monkeypatch.setattr(products, "_BLOCKS_IN_CACHE", 2 * 7 * 8 * 64)  # two images
+    x, kernel = normal(0, 2, rows, 7, 7, 4), normal(1, 4, 4, 8, 4)
+    mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def gradients(product, x):
+        return jax.value_and_grad(lambda x, k: jnp.sum(jnp.sin(product(x, k))), (0, 1))(x, kernel)
+
+    adjoint = jax.linear_transpose(
+        lambda u: plain(u, kernel, (2, 2), ((1, 1), (1, 1))), jnp.ones((rows, 14, 14, 8))
+    )
+    for mapped in (
+        jax.jit(jax.vmap(lambda x: convolve_transpose(x, kernel, 2, 1))),
+        jax.jit(
+            jax.shard_map(
+                lambda x: lax.map(lambda x: convolve_transpose(x, kernel, 2, 1), x),
+                mesh=mesh, in_specs=P("device"), out_specs=P("device"), check_vma=True,
+            )
+        ),
+    ):  # fmt: skip
+        close(mapped(x), jnp.stack([adjoint(one)[0] for one in x]))
+
+    def dilated(x, k):
+        flipped = lax.rev(k, (0, 1)).transpose(0, 1, 3, 2)
+        return lax.conv_general_dilated(
+            x, flipped, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=LAYOUT
+        )
+
+    ours = jax.jit(lambda x: gradients(lambda x, k: convolve_transpose(x, k, 2, 1), x))(x[0])
+    close(ours, jax.jit(lambda x: gradients(dilated, x))(x[0]), 1e-4)
 
 
 TWO_DEVICES = """
@@ -372,9 +413,9 @@ def test_products_with_patches_are_those_of_the_convolution(name):
 def by_patches(x, kernel, g, strides, padding):
     geometry = convolution._geometry(x.shape[1:3], kernel.shape[:2], strides, padding)
     return (
-        convolution._patches_output(geometry, x, kernel),
-        convolution._patches_input_gradient(geometry, g, kernel),
-        convolution._patches_kernel_gradient(geometry, x, g),
+        products.patches_output(geometry, x, kernel),
+        products.patches_input_gradient(geometry, g, kernel),
+        products.patches_kernel_gradient(geometry, x, g),
     )
 
 
@@ -524,11 +565,18 @@ def test_errors_show_what_was_given(call, message):
         (17, (17, 16), (4, 3), (1, 1), ((2, 0), (1, 1)), (9, 2)),
         (21, (30, 31), (3, 3), (2, 2), ((1, 1), (1, 0)), (1, 32)),
         (5, (70, 70), (3, 3), (2, 1), ((1, 1), (1, 1)), (12, 8)),
+        (150, (16, 17), (4, 4), (2, 2), ((1, 1), (1, 1)), (9, 8)),
+        (6, (25, 31), (6, 2), (3, 2), ((0, 2), (3, 1)), (8, 4)),
+        (6, (17, 19), (2, 2), (2, 2), ((0, 1), (1, 0)), (8, 4)),
+        (3, (14, 15), (4, 6), (1, 3), ((5, 4), (7, 9)), (8, 4)),
+        (70, (16, 16), (4, 4), (2, 2), ((1, 1), (1, 1)), (16, 8)),
+        (70, (16, 16), (4, 4), (2, 2), ((1, 1), (1, 1)), (16, 256)),
+        (4, (9, 8), (4, 3), (1, 1), ((5, 0), (0, 4)), (8, 7)),
     ],
     ids=str,
 )
 def test_many_positions_and_channels(rows, size, kernel, strides, padding, channels):
-    """The forms that CPUs take for large products: phases, and patches in groups."""
+    """The forms that CPUs take for large products: phases, blocks, and patches in groups."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(rows, *size, channels[0])), jnp.float32)
     k = jnp.asarray(rng.normal(size=(*kernel, *channels)), jnp.float32)

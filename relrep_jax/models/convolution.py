@@ -2,30 +2,14 @@
 
 An ordinary `lax.conv_general_dilated` is fast in a forward pass. On CPU the two products that
 automatic differentiation makes from it leave the compiler's fast path inside `lax.scan` and
-`lax.map` (https://github.com/jax-ml/jax/issues/12868), and `jax.vmap` over one kernel a seed
-turns all three into grouped convolutions. Here a convolution is the trilinear form
+`lax.map`, and `jax.vmap` over one kernel a seed turns all three into grouped convolutions. Here
+they are written out, in forms of their own for each platform (`_convolution_products`).
 
-    T(x, kernel, g) = sum_{n,i,j,f} g[n,i,j,f] * convolve(x, kernel)[n,i,j,f]
-
-and its three products, each the gradient of `T` in one argument, are written out:
-
-- the output, from `x` and `kernel`;
-- the gradient in `x`, from `g` and `kernel`: the stride-dilated `g` convolved with the spatially
-  flipped, channel-transposed kernel;
-- the gradient in `kernel`, from `x` and `g`: `x` with channels as its batch, convolved with `g`
-  as a kernel whose input features are the batch, dilated by the stride.
-
-On CPU the convolutions among them are forward NHWC convolutions with HWIO kernels (the
-*canonical* form). Two of the products have a form there that is faster still: with strides, the
-gradient in `x` is one convolution for each phase of the stride instead of one over a dilated,
-mostly empty cotangent; and the gradient in `kernel` is a matrix product with the patches of `x`
-that each position sees, summed over groups of images whose patches stay in the cache. `vmap` runs
-the products one seed after another, which is faster on CPU than a grouped convolution. On other
-platforms they are the convolutions that automatic differentiation would make, which the compilers
-recognise. There `vmap` batches them, save on NVIDIA GPUs, whose grouped convolutions are slow: many
-kernels become one batched matrix product with such patches, or, where these are too large, go one
-after another. The gradient of each product is made of the other two, so that reverse mode works to
-any order.
+On CPU `vmap` runs the products one seed after another, which is faster than a grouped convolution.
+On other platforms it batches them, save on NVIDIA GPUs, whose grouped convolutions are slow: many
+kernels become one batched matrix product with patches, or, where these are too large, go one after
+another. The gradient of each product is made of the other two, so that reverse mode works to any
+order.
 """
 
 import math
@@ -39,277 +23,10 @@ from flax import nnx
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-Pair = tuple[int, int]
+from relrep_jax.models import _convolution_products as products
+from relrep_jax.models._convolution_products import Pair
+
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
-
-
-class _Geometry(NamedTuple):
-    """The static sizes of a convolution; every pair is (height, width)."""
-
-    size: Pair
-    kernel: Pair
-    strides: Pair
-    padding: tuple[Pair, Pair]
-
-    @property
-    def output(self) -> Pair:
-        return tuple(
-            (n + low + high - k) // s + 1
-            for n, k, s, (low, high) in zip(
-                self.size, self.kernel, self.strides, self.padding, strict=True
-            )
-        )
-
-    def input_gradient_padding(self) -> list[Pair]:
-        """Padding of the stride-dilated cotangent: what makes the result as large as `size`."""
-        return [
-            (k - 1 - low, n + low - (out - 1) * s - 1)
-            for n, out, k, s, (low, _) in zip(
-                self.size, self.output, self.kernel, self.strides, self.padding, strict=True
-            )
-        ]
-
-    def kernel_gradient_padding(self) -> list[Pair]:
-        """The padding less the right-hand remainder that no window covers."""
-        return [
-            (low, (out - 1) * s + k - n - low)
-            for n, out, k, s, (low, _) in zip(
-                self.size, self.output, self.kernel, self.strides, self.padding, strict=True
-            )
-        ]
-
-
-def _convolution(x, kernel, *, layout=("NHWC", "HWIO", "NHWC"), strides=(1, 1), **options):
-    """`lax.conv_general_dilated` summed in at least float32, in the dtype of `x`."""
-    result = lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        dimension_numbers=layout,
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-        **options,
-    )
-    return result.astype(x.dtype)
-
-
-# The three products. The canonical forms move axes themselves and convolve forwards; the
-# ordinary ones leave the axes in place and name them, as automatic differentiation does.
-
-
-def _output_form(geometry, x, kernel):
-    return _convolution(x, kernel, strides=geometry.strides, padding=geometry.padding)
-
-
-def _canonical_input_gradient(geometry, g, kernel):
-    return _convolution(
-        g,
-        lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2),
-        padding=geometry.input_gradient_padding(),
-        lhs_dilation=geometry.strides,
-    )
-
-
-def _phases_input_gradient(geometry, g, kernel):
-    """The gradient in `x`, a convolution for each phase of the strides.
-
-    Position `y = r + s q` of an axis is reached by the taps `t` with `y + low - t = s i`, that is
-    by every s-th one from `t_0 = (r + low) mod s`: an undilated convolution of `g` with them.
-    """
-    phases = [
-        [_phase(*sizes, r) for r in range(sizes[2])]
-        for sizes in zip(
-            geometry.size,
-            geometry.kernel,
-            geometry.strides,
-            (low for low, _ in geometry.padding),
-            geometry.output,
-            strict=True,
-        )
-    ]
-    strides, channels = geometry.strides, kernel.shape[2]
-    largest = [-(-n // s) for n, s in zip(geometry.size, strides, strict=True)]
-
-    def piece(vertical, horizontal):
-        taps = kernel[vertical.first_tap :: strides[0], horizontal.first_tap :: strides[1]]
-        shape = (g.shape[0], vertical.length, horizontal.length, channels)
-        if 0 in taps.shape or 0 in shape:
-            result = jnp.zeros(shape, g.dtype)
-        else:
-            result = _convolution(
-                g,
-                lax.rev(taps, (0, 1)).transpose(0, 1, 3, 2),
-                padding=[vertical.padding, horizontal.padding],
-            )
-        missing = [(0, n - m) for n, m in zip(largest, shape[1:3], strict=True)]
-        return jnp.pad(result, [(0, 0), *missing, (0, 0)])
-
-    rows = [jnp.stack([piece(v, h) for h in phases[1]], axis=3) for v in phases[0]]
-    result = jnp.stack(rows, axis=2)
-    result = result.reshape(g.shape[0], *(n * s for n, s in zip(largest, strides, strict=True)), -1)
-    return result[:, : geometry.size[0], : geometry.size[1]]
-
-
-class _Phase(NamedTuple):
-    """One phase of the stride of an axis: its first tap, its length, the padding of `g`."""
-
-    first_tap: int
-    length: int
-    padding: Pair
-
-
-def _phase(size: int, kernel: int, stride: int, low: int, output: int, r: int) -> _Phase:
-    first_tap = (r + low) % stride
-    taps = len(range(first_tap, kernel, stride))
-    length = len(range(r, size, stride))
-    # The cotangent that the first tap meets at the first position.
-    start = (r + low - first_tap) // stride
-    return _Phase(first_tap, length, (taps - 1 - start, start + length - output))
-
-
-def _cpu_input_gradient(geometry, g, kernel):
-    # Few channels are not worth the shuffling of phases (measured: 1 is not, 32 are).
-    if geometry.strides == (1, 1) or kernel.shape[2] < 8:
-        return _canonical_input_gradient(geometry, g, kernel)
-    return _phases_input_gradient(geometry, g, kernel)
-
-
-def _ordinary_input_gradient(geometry, g, kernel):
-    return _convolution(
-        g,
-        lax.rev(kernel, (0, 1)),
-        layout=("NHWC", "HWOI", "NHWC"),
-        padding=geometry.input_gradient_padding(),
-        lhs_dilation=geometry.strides,
-    )
-
-
-def _canonical_kernel_gradient(geometry, x, g):
-    gradient = _convolution(
-        x.transpose(3, 1, 2, 0),
-        g.transpose(1, 2, 0, 3),
-        padding=geometry.kernel_gradient_padding(),
-        rhs_dilation=geometry.strides,
-    )
-    return gradient.transpose(1, 2, 0, 3)
-
-
-def _seen_by_taps(geometry, x):
-    """What each tap of the kernel meets of `x`, row after row of taps: `kh * kw` arrays
-    `[n, oh, ow, c]`."""
-    (kh, kw), (sh, sw), (oh, ow) = geometry.kernel, geometry.strides, geometry.output
-    edges = [(0, 0, 0), *((*pair, 0) for pair in geometry.kernel_gradient_padding()), (0, 0, 0)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    return [
-        x[:, i : i + (oh - 1) * sh + 1 : sh, j : j + (ow - 1) * sw + 1 : sw]
-        for i in range(kh)
-        for j in range(kw)
-    ]
-
-
-def _matrix_product(a, b, axes):
-    """`lax.dot_general` over pairs of axes, summed and returned in at least float32."""
-    sum_type = jnp.promote_types(a.dtype, jnp.float32)
-    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=sum_type)
-
-
-def _patches(geometry, x):
-    """What each position of the output sees of `x`: `[n, oh, ow, kh * kw * c]`."""
-    return jnp.concatenate(_seen_by_taps(geometry, x), axis=-1)
-
-
-# Entries of the patches that stay in the cache (measured: from 2 ** 15 to 2 ** 17 are as fast).
-_PATCHES_IN_CACHE = 2**16
-# With fewer positions the patches gain little, and take longer to compile.
-_MANY_POSITIONS = 4096
-
-
-def _cpu_kernel_gradient(geometry, x, g):
-    if g.size // g.shape[-1] < _MANY_POSITIONS:
-        return _canonical_kernel_gradient(geometry, x, g)
-    if geometry.strides == (1, 1) and g.shape[-1] < x.shape[-1]:
-        # With the roles exchanged the patches are those of `g`, which has fewer channels.
-        exchanged = _Geometry(
-            geometry.output, geometry.kernel, (1, 1), tuple(geometry.input_gradient_padding())
-        )
-        gradient = _patches_in_groups(exchanged, g, x)
-        return lax.rev(gradient, (0, 1)).transpose(0, 1, 3, 2)
-    return _patches_in_groups(geometry, x, g)
-
-
-def _patches_in_groups(geometry, x, g):
-    """The gradient in `kernel`, a matrix product for each group of images."""
-    taps = math.prod(geometry.kernel) * x.shape[-1]
-    narrow = taps <= g.shape[-1]
-
-    def product(x, g):
-        patches, rows = _patches(geometry, x).reshape(-1, taps), g.reshape(-1, g.shape[-1])
-        # Measured: the narrower factor first is faster, by a quarter.
-        return _matrix_product(*((patches, rows) if narrow else (rows, patches)), ((0,), (0,)))
-
-    size = max(1, _PATCHES_IN_CACHE // (math.prod(geometry.output) * taps))
-    groups = x.shape[0] // size
-    if not groups:
-        total = product(x, g)
-    else:
-
-        def add(group, total):
-            # Slices of the whole arrays: what a scan is given would be copied for it.
-            images = (lax.dynamic_slice_in_dim(a, group * size, size) for a in (x, g))
-            return total + product(*images)
-
-        total = lax.fori_loop(1, groups, add, product(x[:size], g[:size]))
-        if groups * size < x.shape[0]:
-            total = total + product(x[groups * size :], g[groups * size :])
-    total = total if narrow else total.T
-    return total.reshape(*geometry.kernel, x.shape[-1], g.shape[-1]).astype(x.dtype)
-
-
-def _ordinary_kernel_gradient(geometry, x, g):
-    return _convolution(
-        x,
-        g,
-        layout=("CHWN", "IHWO", "HWNC"),
-        padding=geometry.kernel_gradient_padding(),
-        rhs_dilation=geometry.strides,
-    )
-
-
-# The same products with the patches of the images laid out as rows of a matrix.
-
-
-def _patches_output(geometry, x, kernel):
-    taps = kernel.reshape(-1, kernel.shape[-1])
-    return _matrix_product(_patches(geometry, x), taps, ((3,), (0,))).astype(x.dtype)
-
-
-def _patches_kernel_gradient(geometry, x, g):
-    taps = _matrix_product(_patches(geometry, x), g, ((0, 1, 2), (0, 1, 2)))
-    return taps.reshape(*geometry.kernel, x.shape[-1], g.shape[-1]).astype(x.dtype)
-
-
-def _patches_input_gradient(geometry, g, kernel):
-    *window, channels, features = kernel.shape
-    patches = _matrix_product(g, kernel.reshape(-1, features), ((3,), (1,)))
-    patches = patches.reshape(*patches.shape[:3], *window, channels)
-    zero = jnp.zeros((), patches.dtype)
-
-    def back(i, j):
-        """What goes back to `x` through one tap, at the places which it has seen."""
-        edges = [
-            (tap - low, n + low - tap - (out - 1) * s - 1, s - 1)
-            for tap, n, out, s, (low, _) in zip(
-                (i, j),
-                geometry.size,
-                geometry.output,
-                geometry.strides,
-                geometry.padding,
-                strict=True,
-            )
-        ]
-        return lax.pad(patches[:, :, :, i, j], zero, [(0, 0, 0), *edges, (0, 0, 0)])
-
-    total = sum(back(i, j) for i in range(window[0]) for j in range(window[1]))
-    return total.astype(g.dtype)
 
 
 _MAX_PATCHES = 2**23
@@ -322,7 +39,7 @@ class _Forms(NamedTuple):
     """How a product of two arrays is computed.
 
     Attributes:
-        canonical: on CPU, a function of the geometry and the two arrays.
+        cpu: on CPU, a function of the geometry and the two arrays.
         ordinary: elsewhere.
         patches: where many kernels meet on an NVIDIA GPU.
         sizes: the two arrays' shapes to the numbers of images and of their channels.
@@ -330,20 +47,20 @@ class _Forms(NamedTuple):
             a batch of first arrays alone can be folded into it.
     """
 
-    canonical: Callable
+    cpu: Callable
     ordinary: Callable
     patches: Callable
     sizes: Callable[[tuple[int, ...], tuple[int, ...]], Pair]
     rows: bool
 
 
-def _batchable(forms: _Forms, geometry: _Geometry) -> Callable:
+def _batchable(forms: _Forms, geometry: products.Geometry) -> Callable:
     """A product of two arrays with a form and a batching rule for each platform."""
-    canonical, ordinary, patches = (partial(form, geometry) for form in forms[:3])
+    on_cpu, ordinary, patches = (partial(form, geometry) for form in forms[:3])
 
     @custom_vmap
     def product(a, b):
-        return lax.platform_dependent(a, b, cpu=canonical, default=ordinary)
+        return lax.platform_dependent(a, b, cpu=on_cpu, default=ordinary)
 
     @product.def_vmap
     def batched_product(axis_size, batched, a, b):
@@ -388,19 +105,23 @@ def _batchable(forms: _Forms, geometry: _Geometry) -> Callable:
 
 
 _OUTPUT = _Forms(
-    _output_form, _output_form, _patches_output, lambda x, kernel: (x[0], x[3]), rows=True
+    products.cpu_output,
+    products.ordinary_output,
+    products.patches_output,
+    lambda x, kernel: (x[0], x[3]),
+    rows=True,
 )
 _INPUT_GRADIENT = _Forms(
-    _cpu_input_gradient,
-    _ordinary_input_gradient,
-    _patches_input_gradient,
+    products.cpu_input_gradient,
+    products.ordinary_input_gradient,
+    products.patches_input_gradient,
     lambda g, kernel: (g[0], kernel[2]),
     rows=True,
 )
 _KERNEL_GRADIENT = _Forms(
-    _cpu_kernel_gradient,
-    _ordinary_kernel_gradient,
-    _patches_kernel_gradient,
+    products.cpu_kernel_gradient,
+    products.ordinary_kernel_gradient,
+    products.patches_kernel_gradient,
     lambda x, g: (x[0], x[3]),
     rows=False,
 )
@@ -480,11 +201,11 @@ def _explicit_padding(padding: Padding) -> str | tuple[Pair, Pair]:
     return pairs
 
 
-def _geometry(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> _Geometry:
+def _geometry(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> products.Geometry:
     padding = _explicit_padding(padding)
     if isinstance(padding, str):
         padding = tuple(lax.padtype_to_pads(size, kernel, strides, padding))
-    return _Geometry(size, kernel, strides, padding)
+    return products.Geometry(size, kernel, strides, padding)
 
 
 def _check_operands(name: str, x: jax.Array, kernel: jax.Array, channels: str) -> None:
