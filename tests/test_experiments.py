@@ -740,6 +740,39 @@ def test_a_classifier_that_diverged_has_no_accuracies_and_others_are_read_throug
     assert grids["absolute_ridge"][0, 2] == pytest.approx(expected, abs=0.003)
 
 
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_stitching_encodes_once_for_each_encoder_and_decodes_once_for_each_pair(strategy):
+    config = image_stitching.default_config()
+    del config.representations.relative_cosine
+    del config.representations.product
+    config.model.channels, config.model.latent_dim, config.anchors.count = (4,), 6, 20
+    config.seeds.count, config.seeds.axis = 3, strategy
+    job = image_stitching.prepare(config)
+    task = job.tasks["absolute"]
+    job.config.evaluation.batch_size = len(job.dataset.x_test)
+    calls = {"encode": 0, "decode": 0}
+
+    def counted(name):
+        def call(*arguments):
+            def count(_):
+                calls[name] += 1
+
+            # Of what depends on all arguments, and is called for each of what they are mapped over.
+            first = [jax.tree.leaves(a)[0].ravel()[0] for a in arguments if a is not None]
+            jax.debug.callback(count, sum(first))
+            return getattr(task, name)(*arguments)
+
+        return call
+
+    seeds = jax.jit(jax.vmap(task.model.init))(jax.random.split(jax.random.key(0), 3))
+    watched = task._replace(encode=counted("encode"), decode=counted("decode"))
+    image_stitching.evaluate(job, "absolute", watched, seeds)
+    jax.effects_barrier()
+    pictures = 2  # one of an encoder's own decoder, one of a stranger's
+    slots = job.plan.num_slots  # seeds, rounded up to a multiple of the devices
+    assert calls == {"encode": slots, "decode": 3 * slots + pictures}
+
+
 @pytest.mark.slow
 def test_further_scores_of_reconstructions_are_those_of_each_pair():
     config = image_stitching.default_config()
