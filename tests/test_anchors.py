@@ -392,9 +392,8 @@ def two_spaces(n=240, seed=0):
     return x, y, rotation, order
 
 
-@pytest.mark.parametrize(
-    "by", [0, *(pytest.param(b, marks=pytest.mark.slow) for b in (1, "joint"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [0, 1, "joint"])
 def test_prototypes_of_a_rotated_space_are_rotated_prototypes(by):
     x, y, rotation, order = two_spaces()
     rows = [np.arange(len(x)), order]

@@ -612,7 +612,7 @@ def test_images_of_any_number_of_channels_are_trained_stitched_and_shown(channel
     [
         ("absolute", "mse"),
         pytest.param("absolute", "optimal_sigma", marks=pytest.mark.slow),
-        ("relative_cosine", "optimal_sigma"),
+        pytest.param("relative_cosine", "optimal_sigma", marks=pytest.mark.slow),
         pytest.param("product", "mse", marks=pytest.mark.slow),
     ],
 )
@@ -740,7 +740,7 @@ def test_a_classifier_that_diverged_has_no_accuracies_and_others_are_read_throug
     assert grids["absolute_ridge"][0, 2] == pytest.approx(expected, abs=0.003)
 
 
-@pytest.mark.parametrize("strategy", ["map", "vmap"])
+@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_stitching_encodes_once_for_each_encoder_and_decodes_once_for_each_pair(strategy):
     config = image_stitching.default_config()
     del config.representations.relative_cosine
@@ -1035,8 +1035,13 @@ def test_an_interrupt_inside_the_garbage_collector_is_not_lost():
         gc.collect()
         time.sleep(30)
 
-    with load_train()._interrupts_come_through(), pytest.raises(KeyboardInterrupt):
-        collect_and_wait()
+    # Where the tests run in the background of a shell, the signal is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with load_train()._interrupts_come_through(), pytest.raises(KeyboardInterrupt):
+            collect_and_wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

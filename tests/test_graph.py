@@ -141,6 +141,7 @@ def test_a_gin_layer_is_its_formula():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_deep_classifier_is_its_layers_one_after_another(layer):
     """An independent road: dense NumPy in float64, layer by layer, from the stacked parameters."""

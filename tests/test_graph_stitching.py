@@ -75,6 +75,7 @@ def test_every_config_is_complete_and_runs_on_the_embedded_graph(path):
     assert not np.intersect1d(job.data.train, job.data.test).size
 
 
+@pytest.mark.slow
 def test_smoke_cuts_what_takes_time_and_leaves_the_config_alone(graph_file):
     config = small(graph_file, scale="smoke")
     config.training.epochs = 500

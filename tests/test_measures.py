@@ -606,6 +606,7 @@ def permutation(measure, **options):
     return jax.jit(partial(measures.permutation_test, measure, **options))
 
 
+@pytest.mark.slow
 def test_permutation_test_keeps_its_definitions():
     x, y = map(f32, alike(60, 9, 9))
     key = jax.random.key(3)
@@ -1082,7 +1083,8 @@ def test_gradients_of_canonical_correlations_are_finite(name, case):
         assert jnp.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("name", mostly_slow(["svcca", "pwcca"], fast=("svcca",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["svcca", "pwcca"])
 def test_gradients_of_canonical_correlations_beside_a_dead_feature_are_right(name):
     function, step = getattr(measures, name), 1e-6
     with jax.enable_x64(True):

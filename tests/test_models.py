@@ -145,7 +145,8 @@ def test_every_parameter_learns_and_the_relative_loss_is_finite_where_samples_ar
             assert jnp.any(leaf != 0), (module, path)
 
 
-@pytest.mark.parametrize("form", ["absolute", pytest.param("relative", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["absolute", "relative"])
 def test_codes_are_drawn_from_the_gaussian_that_the_encoder_tells(form):
     """With layers that tell N(1/2, 2^2) for every image; the decoder hands on what it is given."""
     model = VariationalAutoencoder(

@@ -695,7 +695,7 @@ def test_change_of_basis_of_dependent_anchors():
     np.testing.assert_allclose(sim.change_of_basis(x, a), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e19])
+@pytest.mark.parametrize("scale", [1e-30, pytest.param(1e19, marks=pytest.mark.slow)])
 def test_gradients_of_a_change_of_basis_of_any_size(scale):
     x, a = problem(7, 4, 5)
 
@@ -803,7 +803,7 @@ def test_shrinkage_by_a_number(shrinkage):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, pytest.param(1e30, marks=pytest.mark.slow)])
 def test_a_precision_out_of_range_is_nan_and_not_zero(scale):
     x = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
     mean, precision = sim.covariance_statistics(x * np.float32(scale))

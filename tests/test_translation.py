@@ -563,7 +563,8 @@ def test_relative_vectors_are_decoded_by_the_targets_anchors_alone():
         translation.decode_relative(relative, y[:29])
 
 
-@pytest.mark.parametrize("name", [pytest.param("low_rank", marks=pytest.mark.slow), "cca"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["low_rank", "cca"])
 def test_gradients_of_truncated_maps_are_finite_and_right(name):
     """Beside a dead feature and equal singular values, whose decomposition has no derivative."""
     rows = normal(0, 12, 4)
