@@ -161,13 +161,8 @@ def test_the_grid_is_what_scikit_learn_gives():
                 )
 
 
-FAST = ("orthogonal",)
-SLOW = sorted(set(REPRESENTATIONS) - {"absolute", *FAST})
-
-
-@pytest.mark.parametrize(
-    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(REPRESENTATIONS) - {"absolute"}))
 def test_every_representation_stitches_what_differs_by_a_rigid_map(name):
     spaces, labels, split = problem(seed=3)
     result = rr.stitch_latents(spaces, labels, split, name, seeds=2, parallel_samples=60)

@@ -108,7 +108,7 @@ class VariantsTest(chex.TestCase, parameterized.TestCase):
 
 
 @pytest.mark.parametrize("widths", [(6, 6), (4, 7), (7, 4)])
-@pytest.mark.parametrize("scaling", [True, False])
+@pytest.mark.parametrize("scaling", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_orthogonal_agrees_with_scipy_on_padded_spaces(widths, scaling):
     d1, d2 = widths
     x, y = normal(0, 80, d1), normal(1, 80, d2) + 0.5
@@ -131,7 +131,7 @@ def test_orthogonal_matrix_has_orthonormal_rows_or_columns(widths):
     np.testing.assert_allclose(gram, np.eye(min(widths)), atol=1e-5)
 
 
-@pytest.mark.parametrize("penalty", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize("penalty", [1e-3, 1.0, pytest.param(300.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(100, 20), (15, 40)])
 def test_ridge_agrees_with_scikit_learn(penalty, shape):
     x, y = normal(0, *shape) + 3.0, normal(1, shape[0], 6) - 2.0
