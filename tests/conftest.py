@@ -11,6 +11,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -24,6 +25,10 @@ _CACHE = "RELREP_TEST_COMPILATION_CACHE"
 # and a compiler that is refused one crashes.
 _MAX_MEMORY_MAPS = 30_000
 _MEMORY_MAPS = Path("/proc/self/maps")
+# Seconds between two looks at that file, which is long, and between two collections of garbage, which
+# take up to an eighth of the time where Python decides on them: JAX keeps many objects, few of them
+# garbage.
+_LOOK_EVERY, _COLLECT_EVERY = 2, 30
 
 use_host_devices(2)
 jax.config.update("jax_disable_most_optimizations", not os.environ.get("RELREP_TEST_OPTIMIZED"))
@@ -46,13 +51,24 @@ def full_precision():
         yield
 
 
-def pytest_runtest_teardown():
-    if not _MEMORY_MAPS.exists():
-        return
-    with _MEMORY_MAPS.open() as file:
-        if sum(1 for _ in file) > _MAX_MEMORY_MAPS:
-            jax.clear_caches()
-            gc.collect()
+def pytest_sessionstart(session):
+    gc.freeze()
+    gc.disable()
+    session.looked = session.collected = time.monotonic()
+
+
+def pytest_runtest_teardown(item):
+    session, now = item.session, time.monotonic()
+    is_full = False
+    if now - session.looked > _LOOK_EVERY and _MEMORY_MAPS.exists():
+        session.looked = now
+        with _MEMORY_MAPS.open() as file:
+            is_full = sum(1 for _ in file) > _MAX_MEMORY_MAPS
+    if is_full:
+        jax.clear_caches()
+    if is_full or now - session.collected > _COLLECT_EVERY:
+        session.collected = now
+        gc.collect()
 
 
 @pytest.fixture
