@@ -25,9 +25,9 @@ _CACHE = "RELREP_TEST_COMPILATION_CACHE"
 # and a compiler that is refused one crashes.
 _MAX_MEMORY_MAPS = 30_000
 _MEMORY_MAPS = Path("/proc/self/maps")
-# Seconds between two looks at that file, which is long, and between two collections of garbage, which
-# take up to an eighth of the time where Python decides on them: JAX keeps many objects, few of them
-# garbage.
+# Seconds between two looks at that file, which is long, and between two collections of garbage,
+# which take up to an eighth of the time where Python decides on them: JAX keeps many objects, few
+# of them garbage.
 _LOOK_EVERY, _COLLECT_EVERY = 2, 30
 
 use_host_devices(2)
