@@ -245,12 +245,12 @@ def test_bfloat16_is_summed_in_float32(lead, size, window, stride, channels):
     kernel = jnp.abs(normal(1, *lead, window, window, *channels)).astype(jnp.bfloat16)
     strides, padding = (stride, stride), ((1, 1), (1, 1))
 
-    def products(convolution, x, kernel, g):
+    def all_three(convolution, x, kernel, g):
         y, pullback = jax.vjp(lambda x, k: convolution(x, k, strides, padding), x, kernel)
         return y, *pullback(g)
 
     g = jnp.ones((*lead, 2, 8, 8, channels[1]), jnp.bfloat16)
-    run = lambda c: jax.vmap(lambda *a: products(c, *a)) if lead else lambda *a: products(c, *a)  # noqa: E731
+    run = lambda c: jax.vmap(lambda *a: all_three(c, *a)) if lead else lambda *a: all_three(c, *a)  # noqa: E731
     got = jax.jit(run(convolve))(x, kernel, g)
     expected = jax.jit(run(plain))(*(a.astype(jnp.float32) for a in (x, kernel, g)))
     for a, b in zip(got, expected, strict=True):
