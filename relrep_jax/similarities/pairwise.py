@@ -7,7 +7,7 @@ its transpose, the gradient, is as lean as the distance itself.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import jax
@@ -174,10 +174,10 @@ def _block(size: int, limit: int) -> tuple[int, int]:
 def _tile(kind: str, p: float, x: Array, a: Array) -> Array:
     """The distance of all rows of `x` to all of `a`."""
     if kind == "manhattan":
-        return _over_features(lambda out, t: out + jnp.abs(t), x, a)
+        return _over_features(jnp.abs, jnp.add, x, a, together=2)
     if kind == "euclidean":
         near, anchors, scale = _rescale(x, a)
-        out = jnp.sqrt(_over_features(lambda out, t: out + t * t, near, anchors)) * scale
+        out = jnp.sqrt(_over_features(lambda t: t * t, jnp.add, near, anchors)) * scale
         uneven = jnp.any(_is_tiny(near)) | jnp.any(_is_tiny(anchors))
         # A loop, not a cond: mapped over many problems, it costs nothing unless one needs it.
         return lax.while_loop(
@@ -193,7 +193,7 @@ def _by_ratios(p: float, x: Array, a: Array) -> Array:
     neither overflow nor all underflow."""
     largest = _largest(x, a)
     unscale = reciprocal(largest)
-    total = _over_features(lambda out, t: out + _power(jnp.abs(t) * unscale, p), x, a)
+    total = _over_features(lambda t: _power(jnp.abs(t) * unscale, p), jnp.add, x, a)
     total = jnp.where((largest > 0) & (largest != jnp.inf), total, 1)
     return largest * total ** (1 / p)
 
@@ -214,10 +214,10 @@ def _largest(x: Array, a: Array) -> Array:
     bits = _bits(x.dtype)
     magnitude = jnp.iinfo(bits).max  # all but the sign
 
-    def step(out, t):
-        return jnp.maximum(out, lax.bitcast_convert_type(t, bits) & magnitude)
+    def value(t):
+        return lax.bitcast_convert_type(t, bits) & magnitude
 
-    return lax.bitcast_convert_type(_over_features(step, x, a, bits), x.dtype)
+    return lax.bitcast_convert_type(_over_features(value, jnp.maximum, x, a, bits), x.dtype)
 
 
 def _bits(dtype: jnp.dtype) -> jnp.dtype:
@@ -225,16 +225,26 @@ def _bits(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def _over_features(
-    step: Callable[[Array, Array], Array], x: Array, a: Array, dtype: jnp.dtype | None = None
+    value: Callable[[Array], Array],
+    combine: Callable[[Array, Array], Array],
+    x: Array,
+    a: Array,
+    dtype: jnp.dtype | None = None,
+    together: int = 1,
 ) -> Array:
-    """Fold `step(accumulator, x_k - a_k)` over features `k`, from an accumulator of zeros."""
+    """Combine `value(x_k - a_k)` of all features `k`, from an accumulator of zeros.
+
+    Values of so many features are combined `together` before the accumulator, whose additions
+    otherwise wait for one another.
+    """
     d = x.shape[1]
     first = d % GROUP or min(d, GROUP)
 
     def fold(out, pair):
         x, a = pair
-        for k in range(x.shape[0]):
-            out = step(out, x[k][:, None] - a[k][None, :])
+        for start in range(0, x.shape[0], together):
+            features = zip(x[start : start + together], a[start : start + together], strict=True)
+            out = combine(out, reduce(combine, (value(x[:, None] - a) for x, a in features)))
         return out
 
     x, a = x.T, a.T
@@ -334,7 +344,7 @@ def _slope(kind: str, p: float, x: Array, a: Array, out: Array):
 
 def _ties(x: Array, a: Array, largest: Array) -> Array:
     """How many features reach the largest difference; 1 where NaN keeps any from it."""
-    count = _over_features(lambda count, t: count + (jnp.abs(t) == largest), x, a)
+    count = _over_features(lambda t: jnp.abs(t) == largest, jnp.add, x, a)
     return jnp.maximum(count, 1)
 
 
