@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 Run = Callable[[], object]
+# Seconds before each call: the threads of the library before spin for a while in wait of more work.
+PAUSE = 0.3
 
 
 def spaces(n: int, d1: int, d2: int) -> tuple[np.ndarray, np.ndarray]:
@@ -322,6 +324,7 @@ def table(tasks: list[str], repeats: int) -> str:
             for method, run in runs.items():
                 if sum(seconds[method]) > 60:
                     continue  # slow beyond doubt
+                time.sleep(PAUSE)
                 start = time.perf_counter()
                 run()
                 seconds[method].append(time.perf_counter() - start)

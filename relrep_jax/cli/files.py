@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,8 +45,14 @@ def refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:
             home = home.parent
         if not home.is_dir():
             raise ValueError(f"{path} cannot be written: {home} is not a folder.")
-        if not os.access(home, os.W_OK):
-            raise ValueError(f"{path} cannot be written: there is no right to write to {home}.")
+        try:
+            # Rights do not tell: file systems may be read-only or full, names too long.
+            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=home):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"{path} cannot be written: {error.strerror} in {home}. Choose another place."
+            ) from error
 
 
 def check_kind(path: Path, kinds: Sequence[str]) -> None:
