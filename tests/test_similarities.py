@@ -536,6 +536,36 @@ def test_gradients_inside_vmap_and_scan(name):
         )
 
 
+@pytest.mark.parametrize(
+    "name, sizes",
+    mostly_slow(
+        [
+            (name, sizes)
+            for name in ["chebyshev", "manhattan", "euclidean", "angular", "minkowski3"]
+            for sizes in [(64, 8, 16), (200, 20, 64), (500, 30, 100)]
+        ],
+        fast=[("chebyshev", (64, 8, 16)), ("chebyshev", (200, 20, 64))],
+    ),
+)
+def test_inputs_are_rounded_before_they_are_subtracted(name, sizes):
+    """What makes them, compiled together with the distance, must not be merged into it: the
+    difference that is the largest would not be found again by the derivative."""
+    n, m, d = sizes
+    x = np.random.default_rng(0).standard_normal((n, d), np.float32)
+    a = x[:m].copy()
+    f = function(name)
+
+    def loss(x, a):
+        # Two divisions, then a product.
+        x, a = (v / jnp.linalg.norm(v, axis=1, keepdims=True) * 3 for v in (x, a))
+        return jnp.sum(f(x, a) ** 2)
+
+    gradient = jax.grad(loss, (0, 1))
+    expected = gradient(jnp.asarray(x), jnp.asarray(a))
+    for found, wanted in zip(jax.jit(gradient)(x, a), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
 @pytest.mark.slow
 def test_shards_and_shard_map_agree_with_one_device():
     program = """
@@ -572,6 +602,13 @@ def test_shards_and_shard_map_agree_with_one_device():
                     jax.grad(loss, (0, 1))(x, a),
                 ):
                     close(actual, wanted, atol=2e-4)
+                # Not inside of `shard_map`: the arrays' types say how they are spread.
+                for specs in [(P("data"), P()), (P(), P("data"))]:
+                    spread = [NamedSharding(mesh, spec) for spec in specs]
+                    spread = jax.device_put([x, a], spread)
+                    found = jax.jit(jax.grad(loss, (0, 1)))(*spread)
+                    for actual, wanted in zip(found, jax.grad(loss, (0, 1))(x, a)):
+                        close(actual, wanted, atol=2e-4)
                 # A training step: the gradient is taken inside, of one seed a device.
                 pair = jnp.stack([x, x + 1]), jnp.stack([a, a - 1])
                 step = lambda x, a: jax.vmap(jax.grad(loss, (0, 1)))(x, a)

@@ -247,12 +247,30 @@ def _over_features(
             out = combine(out, reduce(combine, (value(x[:, None] - a) for x, a in features)))
         return out
 
-    x, a = x.T, a.T
+    x, a = _rounded(x).T, _rounded(a).T
     out = fold(jnp.zeros((), dtype or x.dtype), (x[:first], a[:first]))
     if first == d:
         return out
     rest = jax.tree.map(lambda v: v[first:].reshape(-1, GROUP, v.shape[1]), (x, a))
     return lax.scan(lambda out, pair: (fold(out, pair), None), out, rest)[0]
+
+
+@jax.custom_jvp
+def _rounded(x: Array) -> Array:
+    """`x`, each entry rounded to its dtype before it is used.
+
+    A compiler that fuses what made `x`, say a product, into a difference may merge both into one
+    operation with one rounding. Then differences are not zero where sample and anchor agree, and
+    those of the derivative are not equal to those of the largest difference. The integer minimum
+    changes no number (only one of the many bit patterns of NaN), but no operation can be merged
+    through it.
+    """
+    bits = lax.bitcast_convert_type(x, _bits(x.dtype))
+    bits = jnp.minimum(bits, jnp.iinfo(bits.dtype).max - 1)
+    return lax.bitcast_convert_type(bits, x.dtype)
+
+
+_rounded.defjvps(lambda tangent, _, __: tangent)
 
 
 def _rescale(x: Array, a: Array) -> tuple[Array, Array, Array]:
@@ -356,6 +374,9 @@ def _directional(
     Weights are made anew in the transpose (`jax.checkpoint`), where they are `[n, d]` for one
     `a_j`, and kept by neither.
     """
+    x, a = _rounded(x), _rounded(a)
+    if is_sharded(a):
+        return _directional_by_features(weight, x, a, column, tangent)
     column = None if column is None else column.T[:, :, None]
 
     @jax.checkpoint
@@ -376,6 +397,31 @@ def _directional(
     rest = jax.tree.map(lambda v: v[first:].reshape(-1, GROUP, *v.shape[1:]), (a, column))
     rest = lax.map(partial(group, tangent), rest)
     return jnp.concatenate([out, rest.reshape(m - first, -1)])
+
+
+def _directional_by_features(
+    weight: Callable, x: Array, a: Array, column: Array | None, tangent: Array
+) -> Array:
+    """`_directional`, a group of features at a time: rows of `a` that are spread over devices can't
+    be taken one by one."""
+    column = None if column is None else column.T
+
+    @jax.checkpoint
+    def fold(out, group):
+        x, a, tangent = group
+        for k in range(x.shape[0]):
+            difference = x[k][None, :] - a[k][:, None]
+            out = out + weight(difference, column) * tangent[k][None, :]
+        return out
+
+    d = x.shape[1]
+    first = d % GROUP or min(d, GROUP)
+    features = x.T, a.T, tangent.T
+    out = fold(jnp.zeros((), x.dtype), [v[:first] for v in features])
+    if first == d:
+        return out
+    rest = [v[first:].reshape(-1, GROUP, v.shape[1]) for v in features]
+    return lax.scan(lambda out, group: (fold(out, group), None), out, rest)[0]
 
 
 def reciprocal(x: Array) -> Array:
