@@ -542,9 +542,13 @@ def fit_generalized_procrustes(
         size = jnp.mean(jnp.sum((c / largest) ** 2, axis=1))
         root = jnp.sqrt(jnp.where(size > 0, size, 1.0)) * largest
         scales.append(root if scaling else jnp.ones_like(root))
+    # Without scales of their own all share one, so that products stay in range.
+    common = jnp.ones_like(scales[0])
+    if not scaling:
+        common = jnp.max(jnp.stack([size_of(c) for c in centred]))
     stacked = jnp.stack(
         [
-            jnp.pad(c / s, ((0, 0), (0, width - c.shape[1])))
+            jnp.pad(c / s / common, ((0, 0), (0, width - c.shape[1])))
             for c, s in zip(centred, scales, strict=True)
         ]
     )
@@ -560,7 +564,7 @@ def fit_generalized_procrustes(
     rotations = jax.vmap(lambda space: polar(dot(space.T, start)))(stacked)
     rotations = lax.fori_loop(0, iterations, turn, rotations)
     maps = tuple(rotations[i, :d] for i, d in enumerate(widths))
-    return ProcrustesConsensus(means, tuple(scales), maps, mapped(rotations))
+    return ProcrustesConsensus(means, tuple(scales), maps, mapped(rotations) * common)
 
 
 def _check_index(params: ProcrustesConsensus, i: int) -> None:

@@ -716,3 +716,35 @@ def test_classes_beyond_32_bits_stay_apart():
     for wrong in (np.int64(2**40), np.full((3, 2), 2**40)):
         with pytest.raises(ValueError, match="labels must be a vector"):
             anchors.stratified(jax.random.key(0), wrong, 1)
+
+
+# --- ranges ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e5])
+def test_clusters_that_lie_far_apart_keep_their_digits(offset):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(50, 4)) + side * offset for side in (1, -1)])
+    x = x.astype(np.float32)
+    found = anchors.cluster(jax.random.key(0), x, 10, steps=20)
+    squares = cdist(x.astype(np.float64), np.asarray(found.centroids, np.float64)) ** 2
+    own = np.take_along_axis(squares, np.asarray(found.assignments)[:, None], 1)[:, 0]
+    np.testing.assert_allclose(own, squares.min(axis=1), rtol=1e-3, atol=1e-12 * offset**2)
+    assert float(found.inertia) == pytest.approx(own.sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("power", [60, -70])
+def test_scales_do_not_change_what_is_chosen(power):
+    x = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    scaled, key = x * np.float32(2.0**power), jax.random.key(0)
+    for choose in (
+        lambda x: anchors.kmeans(key, x, 8, restarts=4, steps=10),
+        lambda x: anchors.greedy(x, 6),
+        lambda x: anchors.mixture_loss(jnp.ones((2, 100)) / 100, x),
+    ):
+        np.testing.assert_array_equal(choose(scaled), choose(x))
+
+
+def test_greedy_anchors_are_distinct_where_sums_of_distances_overflow():
+    x = np.random.default_rng(0).standard_normal((300, 3)).astype(np.float32)
+    np.testing.assert_array_equal(anchors.greedy(x * 2.0**121, 6), anchors.greedy(x, 6))

@@ -867,6 +867,10 @@ def test_quantize_rounds_and_lets_gradients_through():
     np.testing.assert_allclose(actual, np.round(s * 4) / 4, atol=1e-6)
     np.testing.assert_array_equal(pullback(actual)[0], actual)
     assert sim.quantize(jnp.asarray(s, jnp.bfloat16), 0.25).dtype == jnp.bfloat16
+    many = jnp.array([700.0, -650.0], jnp.float16)
+    np.testing.assert_array_equal(sim.quantize(many, 0.01), many)
+    most = jnp.array([jnp.inf, -1e38, 3.2])
+    np.testing.assert_allclose(sim.quantize(most, 0.5), [jnp.inf, -1e38, 3.0])
     with pytest.raises(ValueError, match="bin"):
         sim.quantize(s, 0.0)
 

@@ -583,3 +583,18 @@ def test_gradients_of_truncated_maps_are_finite_and_right(name):
         assert jnp.isfinite(gradient).all()
         expected = (size(x + step * direction) - size(x - step * direction)) / (2 * step)
         np.testing.assert_allclose(jnp.vdot(gradient, direction), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("power", [-62, 63])
+def test_generalized_procrustes_without_scales_of_its_own_at_any_scale(power):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 4))
+    turned = x @ scipy.linalg.qr(rng.standard_normal((4, 4)))[0]
+    a, b = (np.asarray(v * 2.0**power, np.float32) for v in (x, turned))
+    fitted = translation.generalized_procrustes.fit([a, b], scaling=False)
+    found = translation.generalized_procrustes.translate(fitted, 0, 1, a)
+    np.testing.assert_allclose(np.float64(found) / 2.0**power, turned, atol=1e-5)
+    consensus = translation.generalized_procrustes.apply(fitted, 0, a)
+    np.testing.assert_allclose(
+        np.float64(consensus) / 2.0**power, np.float64(fitted.consensus) / 2.0**power, atol=1e-5
+    )

@@ -19,6 +19,7 @@ from relrep_jax._linalg import as_float, dot, size_of, unit_rows
 from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_num_anchors, matched_rows
 from relrep_jax.checks import check_matrix, lookup
+from relrep_jax.similarities import pairwise
 from relrep_jax.transforms import standard_scaling
 
 # Samples whose distances to all centroids are held at a time.
@@ -124,19 +125,23 @@ def _cluster(key, x, num_clusters, steps, restarts, init, spherical) -> KMeansRe
         centroids = start(key, centred, norms, num_clusters)
 
         def step(_, centroids):
-            assignments, squares = _assign(centred, norms, centroids)
+            assignments, squares = _assign(centred, centroids)
             sums, counts = _sums(centred, assignments, num_clusters)
             return _normalised(_refill(centred, sums, counts, squares), spherical)
 
         centroids = lax.fori_loop(0, steps, step, centroids)
-        assignments, squares = _assign(centred, norms, centroids)
-        return KMeansResult(centroids * size + centre, assignments, jnp.sum(squares) * size * size)
+        assignments, squares = _assign(centred, centroids)
+        return KMeansResult(centroids, assignments, jnp.sum(squares))
 
     if restarts == 1:
-        return once(key)
-    results = lax.map(once, jax.random.split(key, restarts))
-    best = jnp.argmin(results.inertia)
-    return jax.tree.map(lambda v: v[best], results)
+        best = once(key)
+    else:
+        results = lax.map(once, jax.random.split(key, restarts))
+        # Chosen by what neither overflows nor underflows.
+        least = jnp.argmin(results.inertia)
+        best = jax.tree.map(lambda v: v[least], results)
+    centroids, inertia = best.centroids * size + centre, best.inertia * size * size
+    return KMeansResult(centroids, best.assignments, inertia)
 
 
 def _normalised(centroids: Array, spherical: bool) -> Array:
@@ -172,17 +177,16 @@ def _plus_plus(key: Array, x: Array, norms: Array, num_clusters: int) -> Array:
     return x[jnp.concatenate([first[None], rows])]
 
 
-def _assign(x: Array, norms: Array, centroids: Array) -> tuple[Array, Array]:
+def _assign(x: Array, centroids: Array) -> tuple[Array, Array]:
     """The nearest centroid of every sample, and the squared distance to it."""
-    offsets = jnp.sum(centroids * centroids, axis=1)
 
-    def nearest(block, norms):
-        squares = offsets - 2 * dot(block, centroids.T)
-        return jnp.argmin(squares, axis=1).astype(jnp.int32), jnp.maximum(
-            jnp.min(squares, axis=1) + norms, 0
-        )
+    def nearest(block):
+        # Without cancellation: clusters may lie far apart beside their width.
+        distances = pairwise.euclidean(block, centroids)
+        best = jnp.argmin(distances, axis=1).astype(jnp.int32)
+        return best, jnp.square(jnp.min(distances, axis=1))
 
-    return _in_blocks(nearest, x, norms)
+    return _in_blocks(nearest, x)
 
 
 def _in_blocks(function, *arrays: Array):
@@ -276,25 +280,24 @@ def _next_to(x: Array, centroids: Array, spherical: bool, free: Array | None = N
     x, centroids = x - centre, centroids - centre
     size = size_of(x)
     x, centroids = x / size, centroids / size
-    norms, offsets = jnp.sum(x * x, axis=1), jnp.sum(centroids * centroids, axis=1)
     m = centroids.shape[0]
 
     def nearest(available):
         """The nearest sample of every centroid among those available."""
 
-        def block(rows, norms, available):
-            squares = norms[:, None] - 2 * dot(rows, centroids.T) + offsets
+        def block(rows, available):
+            squares = jnp.square(pairwise.euclidean(rows, centroids))
             squares = jnp.where(available[:, None], squares, jnp.inf)
             best = jnp.argmin(squares, axis=0)
             return best, jnp.take_along_axis(squares, best[None], axis=0)[0]
 
         n = x.shape[0]
         if n <= BLOCK_ROWS:
-            return block(x, norms, available)
+            return block(x, available)
         starts = jnp.minimum(jnp.arange(0, n, BLOCK_ROWS), n - BLOCK_ROWS)
         best, squares = lax.map(
             lambda start: block(
-                *(lax.dynamic_slice_in_dim(v, start, BLOCK_ROWS) for v in (x, norms, available))
+                *(lax.dynamic_slice_in_dim(v, start, BLOCK_ROWS) for v in (x, available))
             ),
             starts,
         )
@@ -306,7 +309,7 @@ def _next_to(x: Array, centroids: Array, spherical: bool, free: Array | None = N
         rows, squares = nearest(available)
         squares = jnp.where(chosen < 0, squares, jnp.inf)
         # A sample goes to the nearest of the centroids that ask for it.
-        bids = jnp.full_like(norms, jnp.inf).at[rows].min(squares)
+        bids = jnp.full_like(x[:, 0], jnp.inf).at[rows].min(squares)
         wins = (chosen < 0) & (squares <= bids[rows])
         first = jnp.full(x.shape[0], m).at[rows].min(jnp.where(wins, jnp.arange(m), m))
         wins = wins & (first[rows] == jnp.arange(m))
@@ -318,8 +321,8 @@ def _next_to(x: Array, centroids: Array, spherical: bool, free: Array | None = N
         return available, chosen
 
     start = (
-        jnp.ones_like(norms, bool) if free is None else free,
-        jnp.full_like(offsets, -1, jnp.int32),
+        jnp.ones_like(x[:, 0], bool) if free is None else free,
+        jnp.full_like(centroids[:, 0], -1, jnp.int32),
     )
     chosen = lax.while_loop(lambda state: jnp.any(state[1] < 0), step, start)[1]
     return chosen.astype(jnp.int32)

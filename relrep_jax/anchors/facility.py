@@ -68,6 +68,8 @@ def _greedy(x: Array, candidates: Array, num_anchors: int) -> Array:
     # Samples that are not finite pull no anchor near, and are chosen last.
     finite = jnp.all(jnp.isfinite(x), axis=1)
     x = jnp.where(finite[:, None], x, 0.0)
+    # Sums of distances stay finite; the choice is the same.
+    x = x / pairwise.power_of_two(x)
     c = candidates.shape[0]
     block = min(BLOCK, c)
 

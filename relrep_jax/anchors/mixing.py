@@ -10,7 +10,7 @@ import optax
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from relrep_jax._linalg import as_float, centre, dot
+from relrep_jax._linalg import as_float, centre, dot, size_of
 from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_candidates, check_indices
 from relrep_jax.anchors.clustering import cluster
@@ -71,13 +71,21 @@ def mixture_loss(
     """
     _check_weights(weights, x)
     terms = _check_terms(coverage, diversity, clustering, entropy)
-    return _loss(as_float(weights), _rescaled(as_float(x)), terms)
+    weights, x = as_float(weights), as_float(x)
+    dtype = jnp.promote_types(weights.dtype, x.dtype)
+    return _loss(weights.astype(dtype), _rescaled(x.astype(dtype)), terms)
 
 
 def _rescaled(x: Array) -> Array:
     x = centre(x)[0]
-    spread = jnp.sqrt(jnp.mean(jnp.sum(x * x, axis=1)))
-    return x / jnp.where(spread > 0, spread, 1)
+    return x / _spread(x)
+
+
+def _spread(x: Array) -> Array:
+    """The root mean square of the lengths of rows, 1 where that is 0."""
+    size = size_of(x)
+    spread = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(x / size), axis=1))) * size
+    return jnp.where(spread > 0, spread, 1)
 
 
 def _loss(weights: Array, x: Array, terms: tuple[float, ...]) -> Array:
@@ -246,8 +254,7 @@ def centroid_mixtures(
 def _around(x, centroids, num_closest, divergence, steps, learning_rate) -> Array:
     n = x.shape[0]
     x, mean = centre(x)
-    spread = jnp.sqrt(jnp.mean(jnp.sum(x * x, axis=1)))
-    scale = jnp.where(spread > 0, spread, 1)
+    scale = _spread(x)
     x, centroids = x / scale, (centroids - mean) / scale
     rows = _nearest(x, centroids, num_closest)
 

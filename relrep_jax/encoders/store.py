@@ -164,7 +164,7 @@ def _is_new(path: Path, wanted: Mapping[str, Any], *, force: bool) -> bool:
             raise EncoderError(
                 f"{path} was begun in another way and is not finished: "
                 f"{_differences(begun, wanted)}. Go on in the same "
-                "way, choose another place, or begin anew (--force)."
+                "way, choose another place, or begin anew (force=True; --force in the shell)."
             )
         shutil.rmtree(parts)
     beside = path.with_suffix(".json")
@@ -172,19 +172,19 @@ def _is_new(path: Path, wanted: Mapping[str, Any], *, force: bool) -> bool:
     if beside.exists() and not force and "key" not in (there or {}):
         raise EncoderError(
             f"{beside} exists and is no record of latents, which would replace it. Choose another "
-            "place, or replace it (--force)."
+            "place, or replace it (force=True; --force in the shell)."
         )
     if not path.exists() or force:
         return True
     if there is None:
         raise EncoderError(
             f"{path} exists, and no {path.stem}.json beside it tells where it comes from. Choose "
-            "another place, or replace it (--force)."
+            "another place, or replace it (force=True; --force in the shell)."
         )
     if there.get("key") != wanted["key"]:
         raise EncoderError(
             f"{path} exists and comes from something else: {_differences(there, wanted)}. Choose "
-            "another place, or replace it (--force)."
+            "another place, or replace it (force=True; --force in the shell)."
         )
     return False
 

@@ -261,7 +261,7 @@ def comparison_figure(
             axes.set_title(label_of(measure), fontweight="bold", pad=5)
             for i in range(count):
                 axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor=_MISSING, lw=0))
-            lowest = k // columns == rows - 1
+            lowest = k + columns >= len(measures)  # no panel beneath it
             axes.set_xticks(range(count), names if lowest else [""] * count)
             axes.set_yticks(range(count), names if k % columns == 0 else [""] * count)
             for tick in axes.get_xticklabels():

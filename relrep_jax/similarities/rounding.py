@@ -38,7 +38,11 @@ def quantize(similarities: ArrayLike, bin: float) -> Array:
     """
     checks.check_number("bin", bin, "be above 0", lambda value: value > 0)
     s = inexact(jnp.asarray(similarities))
-    return s + lax.stop_gradient((jnp.round(s / bin) * bin).astype(s.dtype) - s)
+    wide = accumulate(s)
+    # Whole numbers beyond this are all there are in the dtype: nothing is to be rounded.
+    few = jnp.abs(wide) < bin / jnp.finfo(wide.dtype).eps
+    rounded = jnp.where(few, jnp.round(wide / bin) * bin, wide)
+    return s + lax.stop_gradient(jnp.where(jnp.isfinite(s), rounded.astype(s.dtype) - s, 0))
 
 
 def sparsify_and_power(similarities: ArrayLike, k: int, p: float) -> Array:
