@@ -186,6 +186,12 @@ def test_compare_writes_tables_pictures_and_a_report(home, capsys):
         assert name in out
 
 
+def test_the_fewest_permutations_allowed_can_be_significant(home, capsys):
+    compare("a.npy", "b.npy", "-o", "out", "--measures", "linear_cka", "--permutations", "19")
+    (row,) = json.loads(Path("out/measures.json").read_text())
+    assert row["p_value"] == 0.05
+
+
 def test_compare_draws_rows_and_says_how_many(home, capsys):
     argv = ["a.npy", "b.npy", "--measures", "mean_cosine", "--permutations", "0"]
     compare(*argv, "--max-rows", "30", "-o", "some")

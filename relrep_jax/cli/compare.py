@@ -163,7 +163,7 @@ def _scores(args, spaces, pairs, count, most, neighbours):
                         first=spaces[i].name,
                         second=spaces[j].name,
                         score=float(values[0]),
-                        p_value=float(test.p_value) if test else None,
+                        p_value=_exact(float(test.p_value), count) if test else None,
                         calibrated=float(test.calibrated) if test else None,
                         threshold=float(test.threshold) if test else None,
                         permutations=count,
@@ -172,6 +172,11 @@ def _scores(args, spaces, pairs, count, most, neighbours):
                     )
                 )
     return scores, len(rows)
+
+
+def _exact(p_value: float, count: int) -> float:
+    """A p-value of `count` permutations without the rounding of float32: 19 make one of 0.05."""
+    return round(p_value * (count + 1)) / (count + 1) if math.isfinite(p_value) else p_value
 
 
 def _caption(args, spaces, count, rows, skipped) -> tuple[str, str]:

@@ -264,8 +264,11 @@ def comparison_figure(
             lowest = k + columns >= len(measures)  # no panel beneath it
             axes.set_xticks(range(count), names if lowest else [""] * count)
             axes.set_yticks(range(count), names if k % columns == 0 else [""] * count)
+            # Slanted names would run behind a neighbour one row below.
+            slanted = k // columns == rows - 1
             for tick in axes.get_xticklabels():
-                tick.set(rotation=40, ha="right", rotation_mode="anchor")
+                tick.set(rotation=40 if slanted else 90, ha="right", rotation_mode="anchor")
+                tick.set_verticalalignment("top" if slanted else "center")
             axes.tick_params(length=0, pad=3)
             axes.spines[:].set_visible(False)
             size = float(np.clip(panel / count * 72 / 2.6, 3.5, 8.5))
