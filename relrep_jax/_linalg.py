@@ -264,7 +264,11 @@ def _least_squares_jvp(rcond, primals, tangents):
     w = pseudo(y)
     across = dot(dx.T, pseudo_transposed(w))
     out = pseudo(dy - dot(dx, w))
-    out = out + dot(vt.T, inverse**2 * dot(vt, dot(dx.T, y - dot(x, w))))
+    # One of the two divisions by singular values is shared with the residual, forwards and
+    # backwards: their square may overflow or underflow.
+    size = jnp.where(s[0] > 0, s[0], 1.0)
+    residual = (y - dot(x, w)) / size
+    out = out + dot(vt.T, size * inverse * (inverse * dot(vt, dot(dx.T, residual))))
     out = out + across - dot(vt.T, keep * dot(vt, across))
     return w, out
 

@@ -598,3 +598,17 @@ def test_generalized_procrustes_without_scales_of_its_own_at_any_scale(power):
     np.testing.assert_allclose(
         np.float64(consensus) / 2.0**power, np.float64(fitted.consensus) / 2.0**power, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("name", ["linear", "affine"])
+@pytest.mark.parametrize("scale", [1e-20, 1e19])
+def test_gradients_in_the_source_at_any_scale(name, scale):
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((20, d)).astype(np.float32) for d in (3, 2))
+    fit, scale = getattr(translation, name).fit, np.float32(scale)
+
+    def gradient(scale):
+        return jax.grad(lambda x: jnp.sum(fit(x, y * scale).matrix))(x * scale)
+
+    # The map has no units, so that the gradient goes with one over the scale.
+    np.testing.assert_allclose(gradient(scale) * scale, gradient(1), rtol=1e-4, atol=1e-5)

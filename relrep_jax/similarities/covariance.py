@@ -102,6 +102,9 @@ def covariance_statistics(
         The mean `[d]` and the precision `[d, d]`, symmetric positive semi-definite; both at least
         float32. The precision goes with one over the square of the latents and is NaN where their
         largest deviation is beyond 2^56, about 7e16, or below 2^-56 (float32; 2^504 in float64).
+        Directions whose variance is below `d eps` of the largest count as having none, so that
+        without shrinkage features should have like units (float32 and d = 8: their deviations
+        within a factor of 100, for five digits).
 
     Raises:
         ValueError: not a matrix, empty, an unknown shrinkage or a number outside [0, 1].
