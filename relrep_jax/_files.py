@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_open", "atomic_write_bytes", "atomic_write_text"]
+__all__ = ["atomic_open", "atomic_write_bytes", "atomic_write_text", "temporary_beside"]
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where a file or folder is written before it moves to `path`: a name nobody else takes."""
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
 
 
 @contextlib.contextmanager
@@ -29,7 +34,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are readable by the owner alone, and os.replace would keep that.
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -118,11 +118,10 @@ def _cluster(key, x, num_clusters, steps, restarts, init, spherical) -> KMeansRe
     centred = x - centre
     size = jnp.ones_like(x[0, 0]) if spherical else size_of(centred)
     centred = centred / size
-    norms = jnp.sum(centred * centred, axis=1)
     start = {"k-means++": _plus_plus, "random": _random}[init]
 
     def once(key):
-        centroids = start(key, centred, norms, num_clusters)
+        centroids = start(key, centred, num_clusters)
 
         def step(_, centroids):
             assignments, squares = _assign(centred, centroids)
@@ -148,13 +147,13 @@ def _normalised(centroids: Array, spherical: bool) -> Array:
     return unit_rows(centroids) if spherical else centroids
 
 
-def _random(key: Array, x: Array, norms: Array, num_clusters: int) -> Array:
+def _random(key: Array, x: Array, num_clusters: int) -> Array:
     return x[jax.random.permutation(key, x.shape[0])[:num_clusters]]
 
 
-def _plus_plus(key: Array, x: Array, norms: Array, num_clusters: int) -> Array:
+def _plus_plus(key: Array, x: Array, num_clusters: int) -> Array:
     """Samples drawn by their squared distance to those before them: the best of a few each time."""
-    n = x.shape[0]
+    n, norms = x.shape[0], jnp.sum(x * x, axis=1)
     tries = 2 + int(np.log(num_clusters))
     first_key, key = jax.random.split(key)
     first = jax.random.randint(first_key, (), 0, n)

@@ -5,12 +5,12 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
-import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+
+from relrep_jax._files import atomic_open, temporary_beside
 
 ARRAY_KINDS = (".npy", ".npz", ".safetensors")
 
@@ -47,8 +47,9 @@ def refuse_to_overwrite(paths: Sequence[Path], *, force: bool) -> None:
             raise ValueError(f"{path} cannot be written: {home} is not a folder.")
         try:
             # Rights do not tell: file systems may be read-only or full, names too long.
-            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=home):
-                pass
+            probe = temporary_beside(home / path.name)
+            probe.touch()
+            probe.unlink()
         except OSError as error:
             raise ValueError(
                 f"{path} cannot be written: {error.strerror} in {home}. Choose another place."
@@ -70,7 +71,7 @@ def whole_folder(folder: Path, stale: Sequence[str] = ()) -> Iterator[Path]:
         stale: patterns of files of an earlier run that go, if they are not replaced.
     """
     folder = folder.absolute()
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp"
+    temporary = temporary_beside(folder)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -112,8 +113,6 @@ def write_arrays(path: Path, arrays: Mapping[str, Blocks]) -> None:
             of one shape stacked: `[s, n, m]`.
         arrays: by key, which `.npy` does without.
     """
-    from relrep_jax._files import atomic_open
-
     writers = {".npy": _write_npy, ".npz": _write_npz, ".safetensors": _write_safetensors}
     with atomic_open(path) as file:
         writers[path.suffix.lower()](file, arrays)

@@ -237,22 +237,27 @@ def _over_features(
     Values of so many features are combined `together` before the accumulator, whose additions
     otherwise wait for one another.
     """
-    d = x.shape[1]
-    first = d % GROUP or min(d, GROUP)
 
-    def fold(out, pair):
-        x, a = pair
-        for start in range(0, x.shape[0], together):
-            features = zip(x[start : start + together], a[start : start + together], strict=True)
-            out = combine(out, reduce(combine, (value(x[:, None] - a) for x, a in features)))
+    def fold(out, group):
+        x, a = group
+        values = [value(x[k][:, None] - a[k][None, :]) for k in range(x.shape[0])]
+        for start in range(0, len(values), together):
+            out = combine(out, reduce(combine, values[start : start + together]))
         return out
 
-    x, a = _rounded(x).T, _rounded(a).T
-    out = fold(jnp.zeros((), dtype or x.dtype), (x[:first], a[:first]))
+    return _fold_features(fold, jnp.zeros((), dtype or x.dtype), _rounded(x), _rounded(a))
+
+
+def _fold_features(fold: Callable, out: Array, *arrays: Array) -> Array:
+    """`fold(out, group)`, a group of features `[g, rows]` of each array `[rows, d]` at a time."""
+    features = [v.T for v in arrays]
+    d = features[0].shape[0]
+    first = d % GROUP or min(d, GROUP)
+    out = fold(out, [v[:first] for v in features])
     if first == d:
         return out
-    rest = jax.tree.map(lambda v: v[first:].reshape(-1, GROUP, v.shape[1]), (x, a))
-    return lax.scan(lambda out, pair: (fold(out, pair), None), out, rest)[0]
+    rest = [v[first:].reshape(-1, GROUP, v.shape[1]) for v in features]
+    return lax.scan(lambda out, group: (fold(out, group), None), out, rest)[0]
 
 
 @jax.custom_jvp
@@ -414,14 +419,7 @@ def _directional_by_features(
             out = out + weight(difference, column) * tangent[k][None, :]
         return out
 
-    d = x.shape[1]
-    first = d % GROUP or min(d, GROUP)
-    features = x.T, a.T, tangent.T
-    out = fold(jnp.zeros((), x.dtype), [v[:first] for v in features])
-    if first == d:
-        return out
-    rest = [v[first:].reshape(-1, GROUP, v.shape[1]) for v in features]
-    return lax.scan(lambda out, group: (fold(out, group), None), out, rest)[0]
+    return _fold_features(fold, jnp.zeros((), x.dtype), x, a, tangent)
 
 
 def reciprocal(x: Array) -> Array:

@@ -39,9 +39,9 @@ def quantize(similarities: ArrayLike, bin: float) -> Array:
     checks.check_number("bin", bin, "be above 0", lambda value: value > 0)
     s = inexact(jnp.asarray(similarities))
     wide = accumulate(s)
-    # Whole numbers beyond this are all there are in the dtype: nothing is to be rounded.
-    few = jnp.abs(wide) < bin / jnp.finfo(wide.dtype).eps
-    rounded = jnp.where(few, jnp.round(wide / bin) * bin, wide)
+    # Beyond this, numbers of the dtype lie further apart than bins, and stay.
+    near = jnp.abs(wide) < bin / jnp.finfo(wide.dtype).eps
+    rounded = jnp.where(near, jnp.round(wide / bin) * bin, wide)
     return s + lax.stop_gradient(jnp.where(jnp.isfinite(s), rounded.astype(s.dtype) - s, 0))
 
 
