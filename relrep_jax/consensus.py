@@ -63,7 +63,7 @@ def fit(
     Args:
         anchors: the same m samples as every encoder sees them, `[m, d_i]` each; two or more.
         relative_penalty: strength of the ridge in units of the mean squared length of the centred
-            anchors; above 0.
+            anchors; above 0. One below `4 m eps`, which rounding would drown, counts as that.
         weights: `[e, m]` of 0 and 1: which anchors each encoder has (partial correspondences). An
             anchor that an encoder lacks counts neither in its map nor in its part of the average,
             whatever stands in its row. All are there by default.
@@ -283,7 +283,10 @@ def _pad(x: jax.Array, rows: int) -> jax.Array:
 
 
 def _weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
-    return jnp.sum(x * weight[:, None], axis=0) / jnp.maximum(jnp.sum(weight), 1.0)
+    """The mean of the rows of weight 1, exact where they are all one row (see `mean_of`)."""
+    weight = weight[:, None] / jnp.maximum(jnp.sum(weight), 1.0)
+    rough = jnp.sum(x * weight, axis=0)
+    return rough + jnp.sum((x - rough) * weight, axis=0)
 
 
 def _ridge(rows: jax.Array, targets: jax.Array, weight: jax.Array, relative_penalty) -> jax.Array:
@@ -296,6 +299,9 @@ def _ridge(rows: jax.Array, targets: jax.Array, weight: jax.Array, relative_pena
     scale = jax.lax.rsqrt(jnp.where(size > 0, size, 1.0))
     # Unit mean length: the penalty is then a number between the eigenvalues, never above them.
     rows = rows * scale
+    # Centred rows depend on one another; below this, rounding may make the sum indefinite.
+    smallest = jnp.finfo(rows.dtype).eps * 4 * count
+    relative_penalty = jnp.maximum(relative_penalty, smallest).astype(rows.dtype)
     if m <= d:
         gram = dot(rows, rows.T) + relative_penalty * jnp.eye(m, dtype=rows.dtype)
         matrix = dot(rows.T, cho_solve(cho_factor(gram), targets))

@@ -53,6 +53,26 @@ def test_agrees_with_float64(num_anchors, relative_penalty):
         np.testing.assert_allclose(got, expected, atol=2e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("rank", [1, 8])
+def test_a_penalty_that_rounding_drowns(rank):
+    rng = np.random.default_rng(0)
+    spaces = [
+        (rng.normal(size=(90, rank)) @ rng.normal(size=(rank, 100)) + 1000).astype(np.float32)
+        for _ in range(3)
+    ]
+    params = fit(spaces, relative_penalty=1e-12)
+    least = fit(spaces, relative_penalty=4 * 90 * 2.0**-23)
+    for matrix, other in zip(params.maps, least.maps, strict=True):
+        assert bool(jnp.isfinite(matrix).all())
+        np.testing.assert_array_equal(matrix, other)
+
+
+def test_an_encoder_that_says_nothing_is_mapped_to_nothing():
+    constant = np.full((30, 8), 0.1, np.float32) * np.arange(1, 9, dtype=np.float32)
+    varied = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    np.testing.assert_array_equal(fit([constant, varied]).maps[0], 0.0)
+
+
 @pytest.mark.slow
 def test_is_the_same_under_jit():
     anchors = [jnp.asarray(x[:50]) for x in three_views()]
