@@ -32,6 +32,21 @@ def rendered(table, width=140):
     return console.file.getvalue()
 
 
+# --- Progress ---------------------------------------------------------------------------------
+
+
+def test_progress_without_a_terminal_is_a_line_at_times(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=80)
+    with report.progress(console, "stitching", 4) as advance:
+        for seconds in (20.0, 15.0, 3.0, 60.0):
+            now += seconds
+            advance(what="ridge [all]" if seconds == 15.0 else None)
+    # At the end the result speaks for itself.
+    assert console.file.getvalue() == "ridge [all]: 50 % after 35 s\n"
+
+
 # --- Grids ------------------------------------------------------------------------------------
 
 
