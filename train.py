@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     from relrep_jax.experiments import get_experiment
-    from relrep_jax.experiments.config import ConfigError
+    from relrep_jax.experiments.config import ConfigError, differences
     from relrep_jax.experiments.flags import HelpWanted, parse_arguments
     from relrep_jax.experiments.workdir import claim_workdir, hold_workdir
     from relrep_jax.training.checkpoints import CheckpointError
@@ -58,6 +58,9 @@ def main(argv: list[str]) -> int:
         console = Console(markup=False, emoji=False)
         if not console.is_terminal and "COLUMNS" not in os.environ:
             console.width = WIDTH_OF_FILES
+        if cuts := differences(config, job.config):
+            console.print("This run is smaller than its config, since config.scale is smoke:")
+            console.print("\n".join(f"  {cut}" for cut in cuts), highlight=False, soft_wrap=True)
         stack.enter_context(_interrupts_come_through())
         try:
             experiment.run(job, workdir, console, command=shlex.join(["python", *argv]))

@@ -24,6 +24,16 @@ def test_there_are_configs_of_both_papers():
     }
 
 
+def test_a_small_run_says_what_it_cut(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("relrep_jax.experiments.word_embeddings.run", lambda *_, **__: None)
+    config = ROOT / "configs" / "relative_representations" / "word_embeddings.py"
+    given = ["--config.scale=smoke", "--config.seeds.count=3", "--config.anchors.count=20"]
+    assert train(f"--config={config}", *given, f"--workdir={tmp_path / 'run'}") == 0
+    said = capsys.readouterr().out
+    assert "config.seeds.count: 3 -> 2" in said
+    assert "anchors.count" not in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_smokes(path, tmp_path):
