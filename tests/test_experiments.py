@@ -324,6 +324,22 @@ BAD = {
     "config that is none": (["--config={tmp}/none_of_it.py"], "must return an ml_collections"),
     "unknown flag": (["--wrkdir=x"], "Did you mean: workdir"),
     "stray word": (["epochs=3"], "Unknown argument 'epochs=3'"),
+    "stray config file": (["configs/classifier.py"], "named with --config=configs/classifier.py"),
+    "field without its config": (["--epochs=3"], "Did you mean --config.training.epochs=VALUE?"),
+    "group without its config": (["--seeds=3"], "or --config.seeds.count=VALUE or"),
+    "value for a group": (
+        ["--config.representations=absolute"],
+        "config.representations is a group of fields. Set one of them, such as "
+        "--config.representations.absolute.",
+    ),
+    "field of another group": (
+        ["--config.similarities=cosine"],
+        "Did you mean config.representations.product.similarities?",
+    ),
+    "unknown name in a list": (
+        ["--config.representations.product.similarities=cosine,euclid"],
+        "Unknown similarity 'euclid'",
+    ),
     "workdir in a file": (["--workdir={tmp}/odd.py/run"], "cannot be written to"),
 }
 

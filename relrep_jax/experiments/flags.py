@@ -78,8 +78,9 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         rest = values(argv)
         config = holder.value
     except flags.Error as error:
-        _load(file, argv)  # What is wrong with the file itself is said without a traceback.
-        raise ConfigError(str(error)) from error
+        # What is wrong with the file itself is said without a traceback.
+        leaves = list(flatten(_load(file, argv)))
+        raise ConfigError(_of_flags(argv, leaves) or str(error)) from error
     except Exception as error:
         is_of_field = isinstance(error, AttributeError | KeyError | IndexError | TypeError)
         unknown = _unknown_field(file, argv) if is_of_field else ""
@@ -89,9 +90,11 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
         raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
     _set_options(config, options)
     if len(rest) > 1:
-        raise ConfigError(
-            f"Unknown argument {rest[1]!r}. Fields are set with --config.FIELD=VALUE; see --help."
-        )
+        hint = "Fields are set with --config.FIELD=VALUE; see --help."
+        if rest[1].partition(":")[0].endswith(".py"):
+            hint = f"A config file is named with --config={rest[1]}."
+        raise ConfigError(f"Unknown argument {rest[1]!r}. {hint}")
+    _split_lists(config, argv)
     return Arguments(config, Path(values["workdir"].value or Path("runs") / _run_name(file, argv)))
 
 
@@ -131,17 +134,59 @@ def _unknown_field(file: Path, argv: Sequence[str]) -> str:
     """What to say of the first override that names no field of the config; empty if all do."""
     leaves = list(flatten(_load(file, argv)))
     groups = {leaf.rsplit(".", depth)[0] for leaf in leaves for depth in range(leaf.count(".") + 1)}
-    for word in argv[1:]:
-        name = word.lstrip("-").split("=")[0]
-        if name.startswith("config.") and name.removeprefix("config.") not in groups:
-            field = name.removeprefix("config.")
-            nearest = get_close_matches(field, leaves, n=1, cutoff=0.5)
-            hint = f" Did you mean config.{nearest[0]}?" if nearest else ""
+    for field in _fields(argv):
+        if field not in groups:
+            nearest = _nearest(field, leaves)
+            hint = f" Did you mean config.{nearest}?" if nearest else ""
             fields = ", ".join(leaf for leaf in leaves if leaf.split(".")[0] == field.split(".")[0])
             return (
                 f"Unknown config field config.{field}.{hint} Fields: {fields or ', '.join(leaves)}."
             )
     return ""
+
+
+def _fields(argv: Sequence[str]) -> list[str]:
+    """The dotted names of the fields that arguments set."""
+    names = (word.lstrip("-").split("=")[0] for word in argv[1:] if word.startswith("-"))
+    return [name.removeprefix("config.") for name in names if name.startswith("config.")]
+
+
+def _nearest(field: str, leaves: Sequence[str]) -> str:
+    """The field that was likely meant; empty where none is like it."""
+    last = field.rsplit(".", 1)[-1]
+    same = [leaf for leaf in leaves if last in leaf.split(".")]
+    alike = get_close_matches(field, same or leaves, n=1, cutoff=0.0 if same else 0.5)
+    return alike[0] if alike else ""
+
+
+def _of_flags(argv: Sequence[str], leaves: Sequence[str]) -> str:
+    """What to say of a flag that absl refuses, where it does not say it well; else empty."""
+    for field in _fields(argv):
+        inside = [leaf for leaf in leaves if leaf.startswith(f"{field}.")]
+        if inside:
+            return (
+                f"config.{field} is a group of fields. Set one of them, such as "
+                f"--config.{inside[0]}=VALUE. Fields: {', '.join(inside)}."
+            )
+    for word in argv[1:]:
+        name = word.lstrip("-").split("=")[0]
+        meant = [leaf for leaf in leaves if name in (leaf, *leaf.split("."))]
+        if word.startswith("--") and meant:
+            flags_meant = " or ".join(f"--config.{leaf}=VALUE" for leaf in meant)
+            return f"Unknown flag --{name}. Did you mean {flags_meant}?"
+    return ""
+
+
+def _split_lists(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Make `a,b`, which ml_collections takes for a list of one text, a list of two."""
+    leaves = flatten(config)
+    for field in _fields(argv):
+        value = leaves.get(field)
+        is_text = isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], str)
+        if is_text and "," in value[0]:
+            config.update_from_flattened_dict(
+                {field: tuple(part.strip() for part in value[0].split(",") if part.strip())}
+            )
 
 
 def _load(file: Path, argv: Sequence[str]) -> ConfigDict:
