@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from relrep_jax.checks import resolve
+from relrep_jax.checks import check_count, resolve
 
 __all__ = [
     "AGGREGATIONS",
@@ -41,9 +41,8 @@ class SpaceNorm(nnx.Module):
     """
 
     def __init__(self, num_spaces: int, num_anchors: int, *, rngs: nnx.Rngs):
-        for name, count in (("num_spaces", num_spaces), ("num_anchors", num_anchors)):
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}.")
+        check_count("num_spaces", num_spaces)
+        check_count("num_anchors", num_anchors)
         self.shape = (num_spaces, num_anchors)
         # Distances have a mean far above their spread: the fast variance would cancel.
         self.normalize = nnx.LayerNorm(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 T = TypeVar("T")
@@ -69,6 +70,16 @@ def check_number(name: str, value: Any, wanted: str, is_good: Callable[[Any], bo
     """
     if isinstance(value, int | float | np.generic) and not (np.isfinite(value) and is_good(value)):
         raise ValueError(f"{name} must {wanted}, got {value}.")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise `ValueError` unless this is a whole number of Python or NumPy, `least` or above."""
+    if isinstance(value, jax.Array | np.ndarray) or not hasattr(type(value), "__index__"):
+        shape = getattr(value, "shape", ())
+        what = f"an array {tuple(shape)}" if shape else repr(value)
+        raise ValueError(f"{name} must be a whole number, got {what}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
 def check_corresponding(name: str, spaces: Any) -> None:

@@ -15,7 +15,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from relrep_jax._linalg import as_float, dot, size_of, unit_rows
 from relrep_jax._sharding import automatic_sharding
-from relrep_jax.checks import check_corresponding, check_matrix, check_number
+from relrep_jax.checks import check_corresponding, check_count, check_matrix, check_number
 
 __all__ = [
     "Consensus",
@@ -203,8 +203,7 @@ def match_and_fit(
     """
     check_corresponding("anchors", anchors)
     _check_penalty("final_penalty", final_penalty)
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}.")
+    check_count("rounds", rounds)
     if len(pools) != len(anchors):
         raise ValueError(f"There are {len(pools)} pools for {len(anchors)} spaces.")
     for i, (space, pool) in enumerate(zip(anchors, pools, strict=True)):

@@ -36,7 +36,7 @@ from relrep_jax._linalg import (
     unit_rows,
 )
 from relrep_jax._sharding import automatic_jit
-from relrep_jax.checks import check_corresponding, check_matrix, check_number, lookup
+from relrep_jax.checks import check_corresponding, check_count, check_matrix, check_number, lookup
 
 __all__ = [
     "TRANSLATIONS",
@@ -530,8 +530,7 @@ def fit_generalized_procrustes(
         Gower (1975); for latent spaces, arXiv 2602.06205.
     """
     check_corresponding("spaces", spaces)
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}.")
+    check_count("iterations", iterations)
 
     widths = [space.shape[1] for space in spaces]
     width = max(widths)

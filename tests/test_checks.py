@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,6 +46,34 @@ def test_bad_rows_are_named(value):
 def test_what_is_not_a_matrix_of_real_numbers_is_refused(latents, message):
     with pytest.raises(ValueError, match=message):
         rr.validate_latents(latents)
+
+
+X = jnp.ones((6, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda key: rr.anchors.cluster(key, X, 2.0), "num_clusters must be a whole number"),
+        (lambda key: rr.anchors.cluster(key, X, 0), "num_clusters must be at least 1, got 0"),
+        (lambda key: rr.anchors.cluster(key, X, 7), "only 6 samples"),
+        (lambda key: rr.anchors.cluster(key, X, 2, steps=2.5), "steps must be a whole number"),
+        (lambda key: rr.anchors.cluster(key, X, 2, restarts="2"), "restarts must be a whole"),
+        (lambda key: rr.anchors.uniform(key, 6, jnp.array([2])), r"got an array \(1,\)"),
+        (lambda key: rr.transforms.zero_padding(4.0), "width must be a whole number, got 4.0"),
+        (
+            lambda key: rr.translation.generalized_procrustes.fit([X, X], iterations=None),
+            "iterations must be a whole number",
+        ),
+        (
+            lambda key: rr.permutation_test("linear_cka", X, X, key, count=2.5),
+            "count must be a whole number, got 2.5",
+        ),
+    ],
+)
+def test_counts_are_whole_numbers(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(jax.random.key(0))
 
 
 def test_lookup_names_the_nearest_and_lists_the_known():

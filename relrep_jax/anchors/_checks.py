@@ -9,18 +9,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from relrep_jax._sharding import automatic_sharding
-from relrep_jax.checks import check_matrix
+from relrep_jax.checks import check_count, check_matrix
 
 
 def check_num_anchors(num_samples: int, num_anchors: int) -> None:
     """Raise `ValueError` unless these are whole numbers, `1 <= num_anchors <= num_samples`."""
-    for name, value in (("num_samples", num_samples), ("num_anchors", num_anchors)):
-        if isinstance(value, jax.Array | np.ndarray) or not hasattr(type(value), "__index__"):
-            shape = getattr(value, "shape", ())
-            what = f"an array {tuple(shape)}" if shape else repr(value)
-            raise ValueError(f"{name} must be a whole number, got {what}.")
-    if num_anchors < 1:
-        raise ValueError(f"num_anchors must be at least 1, got {num_anchors}.")
+    check_count("num_samples", num_samples, 0)
+    check_count("num_anchors", num_anchors)
     if num_anchors > num_samples:
         raise ValueError(
             f"num_anchors is {num_anchors}, but there are only {num_samples} samples to choose "

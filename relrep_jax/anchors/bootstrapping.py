@@ -14,7 +14,7 @@ from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_indices
 from relrep_jax.anchors.clustering import _next_to
 from relrep_jax.anchors.mixing import _minimise
-from relrep_jax.checks import check_matrix, check_number
+from relrep_jax.checks import check_count, check_matrix, check_number
 
 
 class BootstrapResult(NamedTuple):
@@ -84,12 +84,10 @@ def bootstrap(
     check_matrix("y", y, columns="d2")
     x, y = jnp.asarray(x), jnp.asarray(y)
     _check_seeds(seeds, x.shape[0], y.shape[0], num_anchors)
-    if num_samples is not None and num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, got {num_samples}.")
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0, got {steps}.")
-    if sinkhorn_steps < 1:
-        raise ValueError(f"sinkhorn_steps must be at least 1, got {sinkhorn_steps}.")
+    if num_samples is not None:
+        check_count("num_samples", num_samples, 2)
+    check_count("steps", steps, 0)
+    check_count("sinkhorn_steps", sinkhorn_steps)
     check_number("epsilon", epsilon, "be above 0", lambda value: value > 0)
     check_number("learning_rate", learning_rate, "be at least 0", lambda value: value >= 0)
     _import_ott()

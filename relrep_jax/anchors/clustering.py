@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from relrep_jax._linalg import as_float, dot, size_of, unit_rows
 from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_num_anchors, matched_rows
-from relrep_jax.checks import check_matrix, lookup
+from relrep_jax.checks import check_count, check_matrix, lookup
 from relrep_jax.similarities import pairwise
 from relrep_jax.transforms import standard_scaling
 
@@ -90,21 +90,16 @@ def cluster(
     """
     check_matrix("x", x)
     x = jnp.asarray(x)
-    _check_clusters(num_clusters, x.shape[0])
+    check_count("num_clusters", num_clusters)
+    if num_clusters > x.shape[0]:
+        raise ValueError(
+            f"num_clusters is {num_clusters}, but there are only {x.shape[0]} samples. Ask for "
+            "fewer clusters or give more samples."
+        )
     lookup("init", init, INITS)
-    if steps < 1 or restarts < 1:
-        raise ValueError(
-            f"steps and restarts must be at least 1, got steps {steps} and restarts {restarts}."
-        )
+    check_count("steps", steps)
+    check_count("restarts", restarts)
     return _cluster(key, x, num_clusters, steps, restarts, init, spherical)
-
-
-def _check_clusters(num_clusters: int, num_samples: int) -> None:
-    if not 1 <= num_clusters <= num_samples:
-        raise ValueError(
-            f"the number of clusters must lie between 1 and the number of samples, {num_samples}, "
-            f"got {num_clusters}. Ask for fewer clusters or give more samples."
-        )
 
 
 @automatic_sharding
@@ -413,8 +408,7 @@ def prototypes_of(x: ArrayLike, assignments: ArrayLike, num_anchors: int) -> Arr
             f"assignments must be integers of shape [{x.shape[0]}], one for each row of x "
             f"{x.shape}, got shape {assignments.shape} and dtype {assignments.dtype}."
         )
-    if num_anchors < 1:
-        raise ValueError(f"num_anchors must be at least 1, got {num_anchors}.")
+    check_count("num_anchors", num_anchors)
     inside = (assignments >= 0) & (assignments < num_anchors)
     sums, counts = _sums(as_float(x), jnp.where(inside, assignments, num_anchors), num_anchors)
     means = sums / jnp.maximum(counts, 1)[:, None]

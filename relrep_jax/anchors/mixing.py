@@ -14,7 +14,7 @@ from relrep_jax._linalg import as_float, centre, dot, size_of
 from relrep_jax._sharding import automatic_sharding
 from relrep_jax.anchors._checks import check_candidates, check_indices
 from relrep_jax.anchors.clustering import cluster
-from relrep_jax.checks import check_matrix, check_number
+from relrep_jax.checks import check_count, check_matrix, check_number
 from relrep_jax.similarities import pairwise
 
 # How much of a mixture's weight is outside of its cluster at first.
@@ -159,8 +159,7 @@ def learn_mixtures(
     x = jnp.asarray(x)
     candidates = check_candidates(candidates, x.shape[0], num_anchors)
     check_number("temperature", temperature, "be above 0", lambda value: value > 0)
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0, got {steps}.")
+    check_count("steps", steps, 0)
     terms = _check_terms(coverage, diversity, clustering, entropy)
     weights = _learn(key, x[candidates], num_anchors, temperature, steps, learning_rate, terms)
     return jnp.zeros((num_anchors, x.shape[0]), weights.dtype).at[:, candidates].set(weights)
@@ -222,7 +221,8 @@ def centroid_mixtures(
         Weights `[m, n]`, at least 0, whose rows sum to 1, with `num_closest` entries above 0 each.
 
     Raises:
-        ValueError: not matrices of one width, `num_closest` is below 1 or `divergence` below 0.
+        ValueError: not matrices of one width, `num_closest` is below 1, `steps` or
+            `divergence` below 0.
 
     Reference: Svendsen et al. 2026 (arXiv 2605.30596), the variant by k-means.
 
@@ -242,8 +242,8 @@ def centroid_mixtures(
             "x and centroids must have the same width, got x "
             f"{x.shape} and centroids {centroids.shape}."
         )
-    if num_closest < 1:
-        raise ValueError(f"num_closest must be at least 1, got {num_closest}.")
+    check_count("num_closest", num_closest)
+    check_count("steps", steps, 0)
     check_number("divergence", divergence, "be at least 0", lambda value: value >= 0)
     num_closest = min(num_closest, x.shape[0])
     return _around(x, centroids, num_closest, divergence, steps, learning_rate)

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relrep_jax._sharding import automatic_sharding
-from relrep_jax.checks import resolve
+from relrep_jax.checks import check_count, resolve
 from relrep_jax.measures._blocks import as_floats, check_pair
 from relrep_jax.measures._compiled import all_finite
 from relrep_jax.measures.prepared import Form, form_of, general
@@ -293,8 +293,7 @@ def pair_scores(
 
 
 def _check_options(count: int, alpha: float) -> None:
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}.")
+    check_count("count", count)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha}.")
 

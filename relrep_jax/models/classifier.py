@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
+from relrep_jax.checks import check_count
 from relrep_jax.models.convolutional import ConvEncoder, ImageShape
 from relrep_jax.models.representation import Reader, Representation
 
@@ -37,8 +38,7 @@ class Classifier(nnx.Module):
         num_anchors: int,
         rngs: nnx.Rngs,
     ):
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}.")
+        check_count("latent_dim", latent_dim)
         self.representation = representation
         self.encoder = ConvEncoder(image_shape, channels, rngs=rngs)
         self.to_latent = nnx.Linear(self.encoder.out_features, latent_dim, rngs=rngs)

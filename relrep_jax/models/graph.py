@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.experimental.sparse import BCOO
 
-from relrep_jax.checks import check_matrix, lookup
+from relrep_jax.checks import check_count, check_matrix, lookup
 from relrep_jax.models.representation import Reader, Representation
 
 ACTIVATIONS = {
@@ -323,8 +323,7 @@ class GraphClassifier(nnx.Module):
             ("hidden_features", hidden_features),
             ("latent_dim", latent_dim),
         ):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}.")
+            check_count(name, size)
         lookup("graph layer", layer, dict.fromkeys(LAYERS))
         self.hidden_activation = lookup("activation", hidden_activation, ACTIVATIONS)
         self.layer_activation = lookup("activation", layer_activation, ACTIVATIONS)

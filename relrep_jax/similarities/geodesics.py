@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from relrep_jax.checks import check_count
 from relrep_jax.similarities.pairwise import is_sharded
 from relrep_jax.similarities.vectors import norm, prepare
 
@@ -49,8 +50,7 @@ def pullback_geodesic(
     >>> print(pullback_geodesic(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2)), lambda z: 2 * z))
     [[10.]]
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}.")
+    check_count("steps", steps)
     x, anchors, dtype = prepare(x, anchors)
     m, d = anchors.shape
     part = jnp.arange(steps + 1, dtype=x.dtype)[:, None, None] / steps

@@ -17,7 +17,7 @@ from relrep_jax import similarities as _similarities
 from relrep_jax import transforms as _transforms
 from relrep_jax import translation as _translation
 from relrep_jax._linalg import as_float, centre
-from relrep_jax.checks import lookup
+from relrep_jax.checks import check_count, lookup
 from relrep_jax.measures.cka import default_bandwidth
 from relrep_jax.projection import (
     PAPER_SIMILARITIES,
@@ -160,8 +160,7 @@ def subspaces(
     Reference: the multi-head relative projection in the code of Moschella et al. 2023
     (arXiv 2209.15430).
     """
-    if num_subspaces < 1:
-        raise ValueError(f"num_subspaces must be at least 1, got {num_subspaces}.")
+    check_count("num_subspaces", num_subspaces)
     pool = lookup("pooling", pooling, POOLINGS)
 
     def project(space, anchors, train):
@@ -198,8 +197,7 @@ def prototypes(
             are made, so that they are means at all.
         similarity, absolute_transform: as in `relative`.
     """
-    if num_anchors < 1:
-        raise ValueError(f"num_anchors must be at least 1, got {num_anchors}.")
+    check_count("num_anchors", num_anchors)
 
     def view(key, spaces, rows, train):
         del train

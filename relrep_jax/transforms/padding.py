@@ -5,6 +5,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
+from relrep_jax.checks import check_count
 from relrep_jax.transforms.base import Params, Transform, fitted, made_by
 
 
@@ -29,8 +30,7 @@ def zero_padding(width: int) -> Transform:
         >>> print(transforms.fit(transforms.zero_padding(4), jnp.ones((2, 3)))(jnp.ones((1, 3))))
         [[1. 1. 1. 0.]]
     """
-    if width < 1:
-        raise ValueError(f"width must be at least 1, got {width}.")
+    check_count("width", width)
     return _zero_padding(int(width))
 
 
