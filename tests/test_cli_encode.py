@@ -26,6 +26,9 @@ def sizes(texts):
 def means(images):
     return np.stack([image.mean((0, 1)) for image in images])
 
+def faulty(texts):
+    return letters(texts) + np.ones(3)
+
 def broken(texts):
     if "6" in texts[0]:
         raise KeyboardInterrupt
@@ -180,6 +183,24 @@ def test_labels_of_other_samples_are_not_replaced(home, capsys):
     assert load_split("l/split.npy").tolist() == [0] * 9 + [2] * 3
 
 
+def test_names_of_classes_are_compared_even_where_their_numbers_agree(home, capsys):
+    argv = ["named.tsv", "--function", "functions:letters"]
+    Path("named.tsv").write_text("text\tlabel\n" + "some words\tb\nothers\ta\n")
+    assert main(["encode", *argv, "-o", "l/x.npy"]) == 0
+    Path("named.tsv").write_text("text\tlabel\n" + "some words\td\nothers\tc\n")
+    refused(capsys, *argv, "-o", "l/y.npy", says=["l/labels.json exists and holds other names"])
+    Path("l/labels.json").unlink()
+    assert main(["encode", *argv, "-o", "l/y.npy"]) == 0
+    assert json.loads(Path("l/labels.json").read_text()) == ["c", "d"]
+
+
+def test_an_error_in_the_users_function_keeps_its_traceback(home):
+    with pytest.raises(RuntimeError, match="functions:faulty failed") as caught:
+        encode_with("faulty", "texts.txt", "-o", "x.npy")
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "broadcast" in str(caught.value.__cause__)
+
+
 @pytest.mark.parametrize("name", ["x.json", "labels.json"])
 def test_files_of_the_users_own_are_not_replaced(home, capsys, name):
     argv = ["named.tsv", "--function", "functions:letters", "-o", "l/x.npy"]
@@ -207,6 +228,7 @@ def test_bad_input_is_refused(home, capsys):
         (["texts.txt", *mine[:2], "-o", "there.npy"], ["there.npy exists", "--force"]),
         (["texts.txt", *mine[:2], "-o", "texts.txt/x.npy"], ["texts.txt is not a folder"]),
         (["texts.txt", "--function", "functions", "-o", "x.npy"], ["MODULE:NAME"]),
+        (["texts.txt", "--function", ".functions:letters", "-o", "x.npy"], ["MODULE:NAME"]),
         (["texts.txt", "--function", "functoins:f", "-o", "x.npy"], ["cannot import functoins"]),
         (["texts.txt", "--function", "functions:number", "-o", "x.npy"], ["no function number"]),
         (["texts.txt", "--function", "functions:tokens", "-o", "x.npy"], ["Pool over tokens"]),

@@ -390,6 +390,32 @@ def test_images_come_from_a_folder_of_classes(tmp_path):
     assert load_samples(tmp_path / "cat").values[0:1][0].shape == (5, 4, 3)
 
 
+def test_images_of_16_bits_and_transparent_ones(tmp_path):
+    from PIL import Image
+
+    deep = np.linspace(0, 65535, 64).reshape(8, 8)
+    Image.fromarray(deep.astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(deep.astype(np.int32)).save(tmp_path / "b.tif")
+    red = np.zeros((8, 8, 4), np.uint8)
+    red[..., 0], red[4:, :, 3] = 255, 255
+    Image.fromarray(red).save(tmp_path / "c.png")
+    a, b, c = load_samples(tmp_path).values[0:3]
+    for image in (a, b):
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, np.repeat(np.round(deep / 257)[..., None], 3, 2))
+    np.testing.assert_array_equal(c[:4], 255)
+    np.testing.assert_array_equal(c[4:], np.broadcast_to([255, 0, 0], (4, 8, 3)))
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "d.tif")
+    with pytest.raises(DatasetError, match=r"d\.tif holds floating-point numbers"):
+        load_samples(tmp_path)
+
+
+def test_a_column_that_is_no_label_is_suggested(tmp_path):
+    (tmp_path / "a.tsv").write_text("id\tLabel\tquestion\n1\ta\twhy\n")
+    with pytest.raises(DatasetError, match=r"--column\), such as question\."):
+        load_samples(tmp_path / "a.tsv")
+
+
 def test_bad_files_of_samples_are_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("")

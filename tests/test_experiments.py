@@ -225,9 +225,12 @@ BAD = {
     ),
     "an infinite learning rate": (
         ["--config.optimizer.learning_rate=inf"],
-        "config.optimizer.learning_rate must be a finite number, got inf",
+        "config.optimizer.learning_rate must be a finite number of 32 bits, got inf",
     ),
-    "a weight of NaN": (["--config.training.kl_weight=nan"], "must be a finite number, got nan"),
+    "a weight of NaN": (
+        ["--config.training.kl_weight=nan"],
+        "must be a finite number of 32 bits, got nan",
+    ),
     "a fraction of a channel": (
         ["--config.model.channels=(32.5, 64)"],
         "every entry of config.model.channels must be a whole number, such as 32, got 32.5",
@@ -324,6 +327,14 @@ BAD = {
     "config that is none": (["--config={tmp}/none_of_it.py"], "must return an ml_collections"),
     "unknown flag": (["--wrkdir=x"], "Did you mean: workdir"),
     "stray word": (["epochs=3"], "Unknown argument 'epochs=3'"),
+    "two configs": (["--config=a.py", "--config=b.py"], "one config a run, got --config=a.py and"),
+    "a number beyond 32 bits": (["--config.optimizer.learning_rate=1e39"], "finite number of 32"),
+    "an option without a value": (["--config.optimizer.options.b1"], "b1 has no value"),
+    "an option after a space": (["--config.optimizer.options.b3", "0.5"], "{'b3': 0.5}"),
+    "no relative dimension": (
+        ["--config.model.relative_latent_dim=0"],
+        "config.model.relative_latent_dim must be at least 1",
+    ),
     "stray config file": (["configs/classifier.py"], "named with --config=configs/classifier.py"),
     "field without its config": (["--epochs=3"], "Did you mean --config.training.epochs=VALUE?"),
     "group without its config": (["--seeds=3"], "or --config.seeds.count=VALUE or"),

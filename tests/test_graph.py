@@ -95,6 +95,21 @@ def test_padded_edges_change_nothing():
         np.testing.assert_allclose(to_dense(found), dense_normalized(dense, self_loops), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.bfloat16])
+def test_weights_of_other_dtypes_cost_features_no_digits(dtype):
+    edges, ones = jnp.array([[0, 1, 1, 2], [1, 0, 2, 1]]), jnp.ones(4)
+    x = jnp.array([[0.7], [0.9], [0.3]])
+    plain = propagate(Adjacency(edges, ones), x)
+    np.testing.assert_array_equal(propagate(Adjacency(edges, ones.astype(dtype)), x), plain)
+    if dtype != jnp.bfloat16:
+        np.testing.assert_array_equal(
+            normalized_adjacency(edges, 3, ones.astype(dtype)).weights,
+            normalized_adjacency(edges, 3).weights,
+        )
+        mask = normalized_adjacency(np.asarray(edges).tolist(), 3, [1, 1, 0, 0], self_loops=False)
+        np.testing.assert_array_equal(mask.weights, [1, 1, 0, 0])
+
+
 def test_directed_messages_go_from_source_to_target():
     adjacency = Adjacency(jnp.array([[0, 0], [1, 2]]), jnp.array([2.0, 3.0]))
     received = propagate(adjacency, jnp.array([[1.0], [10.0], [100.0]]))

@@ -178,14 +178,26 @@ REFUSED = {
     "no words": ({"data.max_words": 0}, "max_words must be at least 1"),
     "dropout": ({"model.dropout": 1.0}, "dropout must lie"),
     "heads": ({"model.num_heads": 3}, "must divide"),
-    "missing file": ({"data.path": "gone.tsv"}, "No such file"),
+    "missing file": ({"data.path": "gone.tsv"}, "No such file.*config.data.path"),
+    "no labels": ({"data.path": "{tmp}/bare.tsv"}, "there are text, kind.*data.label_column"),
+    "no split": (
+        {"data.path": "{tmp}/bare.tsv", "data.label_column": "kind"},
+        "no column 'split'.*there are text, kind",
+    ),
+    "no texts": ({"data.path": "{tmp}/odd.tsv"}, "such as words.*config.data.column"),
     "scale": ({"scale": "tiny"}, "full, smoke"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_run_is_refused_before_it_starts(table, case):
+def test_what_cannot_be_run_is_refused_before_it_starts(table, case, tmp_path):
+    (tmp_path / "bare.tsv").write_text("text\tkind\none\ta\n")
+    (tmp_path / "odd.tsv").write_text("split\tlabel\twords\ntest\ta\tone\n")
     changes, says = REFUSED[case]
+    changes = {
+        field: value.format(tmp=tmp_path) if isinstance(value, str) else value
+        for field, value in changes.items()
+    }
     config = small(table)
     with config.unlocked():
         config.update_from_flattened_dict(changes)

@@ -87,6 +87,10 @@ _OPTIONS = {
 """The options that each way of encoding has."""
 
 
+class FunctionError(RuntimeError):
+    """A function of the user's own raised, which the traceback shows."""
+
+
 def run(args: argparse.Namespace) -> int:
     from relrep_jax.encoders.store import check_place
 
@@ -124,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 130
     except (RuntimeError, MemoryError) as error:
-        if args.function is not None:
+        if isinstance(error, FunctionError):
             raise
         raise ValueError(
             f"{encoder.name} failed: {str(error).splitlines()[0]} If it is memory that is short, "
@@ -177,7 +181,7 @@ def _load_function(place: str) -> Any:
     from relrep_jax.encoders import from_function
 
     module_name, _, name = place.partition(":")
-    if not module_name or not name:
+    if not module_name or not name or module_name.startswith("."):
         raise ValueError(f"--function is MODULE:NAME, got {place!r}.")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -187,6 +191,8 @@ def _load_function(place: str) -> Any:
             f"--function {place}: cannot import {module_name} (from the folder {Path.cwd()}): "
             f"{error}."
         ) from error
+    except Exception as error:
+        raise FunctionError(f"{module_name} could not be imported") from error
     finally:
         sys.path.remove(str(Path.cwd()))
     function = getattr(module, name, None)
@@ -194,7 +200,14 @@ def _load_function(place: str) -> Any:
         raise ValueError(f"--function {place}: {module_name} has no function {name}.")
     file = getattr(module, "__file__", None)
     source = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
-    return from_function(f"{module_name}.{name}", function, sha256=source)
+
+    def marked(samples: Any) -> Any:
+        try:
+            return function(samples)
+        except Exception as error:
+            raise FunctionError(f"{place} failed") from error
+
+    return from_function(f"{module_name}.{name}", marked, sha256=source)
 
 
 def _three_numbers(option: str, text: str) -> tuple[float, ...]:
@@ -227,23 +240,22 @@ def _beside(output: Path, samples: Any, *, force: bool) -> dict[Path, Any]:
         path = output.parent / f"{name}.npy"
         if wanted is None:
             continue
-        if path.exists() and not force:
-            if not np.array_equal(read(path), wanted):
-                raise ValueError(
-                    f"{path} exists and differs from the {name} of the data: row i of all files of "
-                    "a folder must be the same sample. Choose another folder, or replace it with "
-                    "--force."
-                )
-            continue
-        found[path] = wanted
-        if name == "labels" and samples.classes:
-            names = output.parent / "labels.json"
-            if names.exists() and not force and _read_json(names) != list(samples.classes):
-                raise ValueError(
-                    f"{names} exists and holds other names than those of the classes of the data. "
-                    "Choose another folder, or replace it with --force."
-                )
+        if force or not path.exists():
+            found[path] = wanted
+        elif not np.array_equal(read(path), wanted):
+            raise ValueError(
+                f"{path} exists and differs from the {name} of the data: row i of all files of a "
+                "folder must be the same sample. Choose another folder, or replace it with --force."
+            )
+    if samples.classes:
+        names = output.parent / "labels.json"
+        if force or not names.exists():
             found[names] = list(samples.classes)
+        elif _read_json(names) != list(samples.classes):
+            raise ValueError(
+                f"{names} exists and holds other names than those of the classes of the data. "
+                "Choose another folder, or replace it with --force."
+            )
     return found
 
 

@@ -56,19 +56,24 @@ class ImageFiles:
         self.paths = paths
         for path in paths:
             with _decoding(path), Image.open(path) as image:
+                if image.mode == "F":
+                    raise DatasetError(
+                        f"{path} holds floating-point numbers, of which no one knows which is "
+                        "white. Store it with 8 or 16 bits."
+                    )
                 image.verify()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, rows: slice) -> list[np.ndarray]:
-        """uint8 `[h, w, 3]` for each, turned as the camera was held."""
-        from PIL import Image, ImageOps
+        """uint8 `[h, w, 3]` for each, turned as the camera was held, on white where transparent."""
+        from PIL import Image
 
         found = []
         for path in self.paths[rows]:
             with _decoding(path), Image.open(path) as image:
-                found.append(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+                found.append(_rgb(image))
         return found
 
     def fingerprint(self) -> str:
@@ -80,10 +85,30 @@ class ImageFiles:
         return found.hexdigest()
 
 
+def _rgb(image: Any) -> np.ndarray:
+    """uint8 `[h, w, 3]` of an image of Pillow's."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # one channel of 16 bits, which Pillow would cut off at 255
+        grey = np.asarray(image).astype(np.float64)
+        bits = 16 if image.mode != "I" or grey.max() > 255 else 8
+        if grey.min() < 0 or grey.max() >= 2**bits:
+            raise ValueError(f"its values, {grey.min():.0f} to {grey.max():.0f}, exceed 16 bits")
+        grey = np.round(grey * (255 / (2**bits - 1))).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode.endswith(("A", "a")) or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
 @contextlib.contextmanager
 def _decoding(path: Path) -> Iterator[None]:
     try:
         yield
+    except DatasetError:
+        raise
     except Exception as error:  # damaged bytes raise what they like
         raise DatasetError(
             f"{path} is no image that can be read: {error}. Copy it again, or take it out of the "
@@ -203,8 +228,8 @@ def _table(
     }
     if at["text"] is None:
         raise DatasetError(
-            f"{file} has the columns {', '.join(heading)}. Name the one of texts, such as "
-            f"{heading[-1]}."
+            f"{file} has the columns {', '.join(heading)}. Name the one of texts (column, "
+            f"--column), such as {_likely_text(heading)}."
         )
     columns = {
         what: None if place is None else [row[place] for row in rows] for what, place in at.items()
@@ -222,6 +247,20 @@ def _table(
         labels, classes = _classes(words)
     split = None if columns["split"] is None else _split(file, columns["split"])
     return Samples("text", _full(file, columns["text"] or [], 1), labels, classes, split)
+
+
+def _likely_text(heading: list[str]) -> str:
+    """A column that may well hold texts."""
+    other = {"id", "index", *_COLUMNS["label"], *_COLUMNS["split"]}
+    return next((name for name in heading if name.strip().lower() not in other), heading[0])
+
+
+def columns_of(path: str | os.PathLike[str]) -> list[str]:
+    """The heading of a table that `load_samples` can read."""
+    file = Path(path).expanduser()
+    separator = _TABLES[Path(file.name.lower().removesuffix(".gz")).suffix]
+    dialect = _TabSeparated if separator == "\t" else csv.excel
+    return next(csv.reader(io.StringIO(_read_text(file), newline=""), dialect))
 
 
 def _place(file: Path, heading: list[str], what: str, given: str | None) -> int | None:

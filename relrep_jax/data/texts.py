@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from relrep_jax.data.base import DatasetError
-from relrep_jax.data.samples import load_samples
+from relrep_jax.data.samples import columns_of, load_samples
 
 PAD, UNKNOWN = 0, 1
 """Tokens that are no words: what fills a text up, and a word that training texts lack."""
@@ -79,12 +79,16 @@ def load_texts(
                 "with columns text, label and split (train, dev or test)."
             )
         samples = load_samples(path, column=column or None, label_column=label_column or None)
-        for what, found in (("label", samples.labels), ("split", samples.split)):
-            if found is None:
-                raise DatasetError(
-                    f"{path} has no column {what!r}: labelled texts in training and test parts "
-                    "are wanted."
-                )
+        if samples.labels is None:
+            raise DatasetError(
+                f"{path} has no column 'label'. Name the one of labels with label_column; there "
+                f"are {', '.join(columns_of(path))}."
+            )
+        if samples.split is None:
+            raise DatasetError(
+                f"{path} has no column 'split', which says whether a text is for train, dev or "
+                f"test; there are {', '.join(columns_of(path))}."
+            )
         texts, labels, split = samples.values, samples.labels, samples.split
     else:
         name = "python_docs"

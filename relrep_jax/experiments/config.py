@@ -1,12 +1,15 @@
 """Configs: checking them against an experiment's defaults, and against an earlier run's."""
 
 import json
-import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Of the numbers that training computes with."""
 
 
 class ConfigError(ValueError):
@@ -59,8 +62,8 @@ def check_fields(config: ConfigDict, reference: ConfigDict, free: tuple[str, ...
 
     compare(config, reference, "")
     for name, value in flatten(config).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"config.{name} must be a finite number, got {value}.")
+        if isinstance(value, float) and not abs(value) <= LARGEST:
+            raise ConfigError(f"config.{name} must be a finite number of 32 bits, got {value}.")
         if name.endswith("seed") and isinstance(value, int) and not 0 <= value < 2**32:
             raise ConfigError(f"config.{name} must be from 0 to 2**32 - 1, got {value}.")
     seeds = config.get("seeds", {})

@@ -50,7 +50,10 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
     flags.DEFINE_string(
         "workdir", "", "Where results go [runs/<name of the config>].", flag_values=values
     )
-    if not any(map(_names_config, argv[1:])):
+    named = [word for word in argv[1:] if _names_config(word)]
+    if len(named) > 1:
+        raise ConfigError(f"There is one config a run, got {' and '.join(named)}.")
+    if not named:
         argv.insert(1, f"--config={default_config}")
     if any(word.lstrip("-").startswith("config.") for word in argv[: _config_index(argv)]):
         raise ConfigError("--config=FILE comes before the --config.FIELD=VALUE that change it.")
@@ -204,12 +207,14 @@ OPTIONS = "config.optimizer.options."
 
 def _take_options(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Arguments without those that set an optimiser's own options, which no config lists."""
-    rest, options = [], {}
-    for word in argv:
+    rest, options, words = [], {}, iter(argv)
+    for word in words:
         name, found, value = word.lstrip("-").partition("=")
-        if not (found and word.startswith("-") and name.startswith(OPTIONS)):
+        if not (word.startswith("-") and name.startswith(OPTIONS)):
             rest.append(word)
             continue
+        if not found and ((value := next(words, "--")).startswith("--")):
+            raise ConfigError(f"--{name} has no value; write --{name}=VALUE.")
         with contextlib.suppress(SyntaxError, ValueError):  # a word, such as a name
             value = ast.literal_eval(value)
         options[name.removeprefix(OPTIONS)] = value

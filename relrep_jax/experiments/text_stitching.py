@@ -19,6 +19,7 @@ from rich.console import Console
 
 from relrep_jax import anchors as anchor_choice
 from relrep_jax import report
+from relrep_jax.data.base import DatasetError
 from relrep_jax.data.texts import TextDataset, load_texts
 from relrep_jax.experiments import end_to_end
 from relrep_jax.experiments.config import ConfigError, check_at_least, check_fields, cut_to_scale
@@ -30,6 +31,11 @@ from relrep_jax.training.loop import Loss
 from relrep_jax.training.losses import cross_entropy
 from relrep_jax.training.seeds import SeedPlan, over_seeds, plan_seeds
 from relrep_jax.training.selection import Selection
+
+DATA_FIELDS = (
+    "Texts are chosen with config.data.path, a .tsv or .csv, its columns with config.data.column "
+    "and config.data.label_column."
+)
 
 SMOKE = {
     "seeds": {"count": 2},
@@ -120,13 +126,16 @@ def prepare(config: ConfigDict) -> Job:
     if not 0 <= config.model.dropout < 1:
         raise ConfigError(f"config.model.dropout must lie in [0, 1), got {config.model.dropout}.")
     plan = plan_seeds(config.seeds.count, config.seeds.axis)
-    dataset = load_texts(
-        config.data.path,
-        column=config.data.column or None,
-        label_column=config.data.label_column or None,
-        max_length=config.model.max_length,
-        max_words=config.data.max_words,
-    )
+    try:
+        dataset = load_texts(
+            config.data.path,
+            column=config.data.column or None,
+            label_column=config.data.label_column or None,
+            max_length=config.model.max_length,
+            max_words=config.data.max_words,
+        )
+    except DatasetError as error:
+        raise ConfigError(f"{error} ({DATA_FIELDS})") from error
     rows, held_out = end_to_end.hold_out(config, len(dataset.x_train))
     validation = {"tokens": dataset.x_train[held_out], "label": dataset.y_train[held_out]}
     dataset = dataclasses.replace(

@@ -62,7 +62,8 @@ def propagate(adjacency: Adjacency, x: jax.Array) -> jax.Array:
         `[n, d]` in x's dtype; zeros for a node without edges.
     """
     sources, targets = adjacency.edges
-    messages = adjacency.weights[:, None] * x[sources].astype(adjacency.weights.dtype)
+    dtype = jnp.promote_types(adjacency.weights.dtype, x.dtype)
+    messages = adjacency.weights[:, None].astype(dtype) * x[sources].astype(dtype)
     return jax.ops.segment_sum(messages, targets, x.shape[0]).astype(x.dtype)
 
 
@@ -124,9 +125,11 @@ def normalized_adjacency(
         >>> np.round(np.asarray(propagate(adjacency, jnp.ones((3, 1))), np.float64).T, 2)
         array([[0.71, 1.41, 0.71]])
     """
+    edges = jnp.asarray(edges)
+    weights = jnp.ones(edges.shape[1:], jnp.float32) if weights is None else jnp.asarray(weights)
     _check_edges(edges, weights)
-    if weights is None:
-        weights = jnp.ones(edges.shape[1], jnp.float32)
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        weights = weights.astype(jnp.float32)
     if self_loops:
         is_loop = ((edges[0] == edges[1]) & (weights != 0)).astype(weights.dtype)
         has_loop = jax.ops.segment_sum(is_loop, edges[1], num_nodes) > 0
