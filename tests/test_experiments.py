@@ -335,8 +335,8 @@ BAD = {
         "unexpected keyword argument 'b3'",
     ),
     "no relative dimension": (
-        ["--config.model.relative_latent_dim=0"],
-        "config.model.relative_latent_dim must be at least 1",
+        [f"--config={ROOT}/configs/classifier.py", "--config.model.relative_latent_dim=0"],
+        "config.model.relative_latent_dim must be at least 1 for a classifier",
     ),
     "stray config file": (["configs/classifier.py"], "named with --config=configs/classifier.py"),
     "field without its config": (["--epochs=3"], "Did you mean --config.training.epochs=VALUE?"),

@@ -57,11 +57,6 @@ def _latent_dim(config: ConfigDict, representation: Representation) -> int:
     fields = config.model
     if representation.is_absolute or fields.relative_latent_dim < 0:
         return fields.latent_dim
-    if fields.relative_latent_dim == 0:
-        raise ConfigError(
-            "config.model.relative_latent_dim must be at least 1, or below 0 to be as "
-            "config.model.latent_dim, got 0."
-        )
     return fields.relative_latent_dim
 
 
@@ -180,6 +175,11 @@ def classifier(config: ConfigDict, dataset: ImageDataset, representation: Repres
     for name in config.evaluation.metrics:
         lookup("metric", name, CLASS_METRICS)
     further = dict.fromkeys(config.evaluation.metrics)
+    if config.model.relative_latent_dim == 0:
+        raise ConfigError(
+            "config.model.relative_latent_dim must be at least 1 for a classifier, or below 0 to "
+            "be as config.model.latent_dim, got 0."
+        )
 
     def build(rngs: nnx.Rngs) -> Classifier:
         return Classifier(
