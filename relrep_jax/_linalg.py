@@ -155,14 +155,15 @@ def _svd_tangents(factors: SVD, dx: jax.Array) -> tuple[jax.Array, jax.Array, ja
     values into any others, without a change of `x`. Such rotations get no derivative: that of what
     depends on the space alone which such directions span is right, and so is that of `U vt`.
     """
-    s, v = factors.s, factors.vt.T
+    # That of `x / size`: products and quotients of its singular values stay in range.
+    size = size_of(factors.s)
+    s, v, dx = factors.s / size, factors.vt.T, dx / size
     cutoff = default_rcond(dx) * s[0]
     dx_v = dot(dx, v)
     inner = factors.coordinates(dx_v)
     gap, total = s - s[:, None], s + s[:, None]
     differ = (jnp.abs(gap) > cutoff) & (total > cutoff)
-    # Two divisions: the product of the two may underflow.
-    turn = jnp.where(differ, 1 / jnp.where(differ, gap, 1) / jnp.where(differ, total, 1), 0)
+    turn = jnp.where(differ, 1 / jnp.where(differ, gap * total, 1), 0)
     # Of equal ones, how far left and right are turned against each other.
     equal = ~differ & (total > cutoff)
     against = jnp.where(equal, (inner - inner.T) / (2 * jnp.where(equal, total, 1)), 0)
@@ -173,7 +174,7 @@ def _svd_tangents(factors: SVD, dx: jax.Array) -> tuple[jax.Array, jax.Array, ja
         du = du + (dx_v - factors.combine(inner)) * inverse
     if dx.shape[1] > s.size:
         dv = dv + (factors.coordinates(dx).T - dot(v, inner.T)) * inverse
-    return du, jnp.diagonal(inner), dv.T
+    return du, jnp.diagonal(inner) * size, dv.T
 
 
 def overlap(a: SVD, b: SVD) -> jax.Array:
@@ -258,15 +259,12 @@ def _least_squares_jvp(rcond, primals, tangents):
     def pseudo(b):
         return dot(vt.T, inverse * factors.coordinates(b))
 
-    def pseudo_transposed(c):
-        return factors.combine(inverse * dot(vt, c))
-
     w = pseudo(y)
-    across = dot(dx.T, pseudo_transposed(w))
     out = pseudo(dy - dot(dx, w))
-    # One of the two divisions by singular values is shared with the residual, forwards and
+    # One of two divisions by singular values is given to the residual or to `dx`, forwards and
     # backwards: their square may overflow or underflow.
     size = jnp.where(s[0] > 0, s[0], 1.0)
+    across = dot((dx / size).T, factors.combine(size * inverse * dot(vt, w)))
     residual = (y - dot(x, w)) / size
     out = out + dot(vt.T, size * inverse * (inverse * dot(vt, dot(dx.T, residual))))
     out = out + across - dot(vt.T, keep * dot(vt, across))

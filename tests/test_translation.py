@@ -612,3 +612,16 @@ def test_gradients_in_the_source_at_any_scale(name, scale):
 
     # The map has no units, so that the gradient goes with one over the scale.
     np.testing.assert_allclose(gradient(scale) * scale, gradient(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear", "affine", "low_rank", "cca"])
+@pytest.mark.parametrize("scale", [1e-20, 1e18])
+def test_gradients_of_predictions_at_any_scale_of_the_source(name, scale):
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((40, d)).astype(np.float32) for d in (6, 5))
+    map_of, scale = getattr(translation, name), np.float32(scale)
+
+    def gradient(x):
+        return jax.grad(lambda x: jnp.sum(jnp.sin(map_of.apply(map_of.fit(x, y), x))))(x)
+
+    np.testing.assert_allclose(gradient(x * scale) * scale, gradient(x), rtol=1e-4, atol=1e-4)
