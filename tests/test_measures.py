@@ -1097,3 +1097,69 @@ def test_gradients_of_canonical_correlations_beside_a_dead_feature_are_right(nam
         actual = jnp.vdot(jax.grad(function)(x, y), direction)
         assert abs(expected / step) > 1e-3
         np.testing.assert_allclose(actual, expected / step, rtol=1e-5)
+
+
+def test_svcca_without_a_cut_keeps_directions_of_little_variance():
+    z, spread = normal(0, 500, 6), 10.0 ** -np.arange(6)
+    score = measures.svcca(f32(z * spread), f32(z * spread[::-1]), threshold=1.0)
+    np.testing.assert_allclose(score, 1.0, atol=1e-5)
+
+
+def test_rows_of_zeros_are_equally_near_to_all():
+    x = normal(0, 120, 8)
+    y = x + normal(1, 120, 8)
+    x[::5] = 0
+    near = x @ y.T / np.linalg.norm(y, axis=1)
+    near /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    own = np.diag(near)[:, None]
+    rank = (near > own).sum(axis=1) + ((near == own).sum(axis=1) + 1) / 2
+    expected = np.where(rank <= 10, 1 / rank, 0).mean()
+    np.testing.assert_allclose(measures.mrr(f32(x), f32(y)), expected, atol=1e-6)
+    tested = measures.permutation_test("mrr", f32(x), f32(y), jax.random.key(0), count=19)
+    np.testing.assert_allclose(tested.score, expected, atol=1e-6)
+    assert measures.mrr(jnp.zeros_like(f32(x)), f32(y)) == 0
+    zeros = jnp.zeros((120, 3))
+    np.testing.assert_allclose(measures.mutual_knn(zeros, zeros), 1.0)
+
+
+def test_an_array_is_a_pair_of_bandwidths():
+    x, y = f32(normal(0, 40, 4)), f32(normal(1, 40, 3))
+    expected = measures.rbf_cka(x, y, bandwidth=(1.0, 2.0))
+    for pair in (np.array([1.0, 2.0]), jnp.array([1.0, 2.0])):
+        np.testing.assert_allclose(measures.rbf_cka(x, y, bandwidth=pair), expected, rtol=1e-6)
+    for wrong, message in (
+        (np.ones((40, 1)), "must be one number or a pair, got an array"),
+        (np.ones(3), "got 3 of them"),
+        (np.array(-1.0), "must be positive"),
+        ("median", "must be a number, a pair or None, got 'median'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measures.rbf_cka(x, y, bandwidth=wrong)
+        with pytest.raises(ValueError, match=message):
+            measures.minibatch_cka("rbf", wrong)
+
+
+def test_a_measure_gives_one_number():
+    x, y, key = f32(normal(0, 20, 4)), f32(normal(1, 20, 4)), jax.random.key(0)
+    for function in (lambda a, b: jnp.ones(3), lambda a, b: (jnp.ones(()), 2.0)):
+        with pytest.raises(ValueError, match="gives one number"):
+            measures.permutation_test(function, x, y, key, count=19, distance=False)
+        with pytest.raises(ValueError, match="gives one number"):
+            measures.permutation_tests(function, [x, y], key, count=19, distance=False)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        measures.permutation_test("linear_cka", x, y, key, count=19, batch_size=-1)
+
+
+def test_permutations_without_a_score_do_not_make_it_more_surprising():
+    x, y = normal(0, 100, 8), normal(1, 100, 8)
+    y = y[np.argsort(y[:, 0])]
+
+    def half_of_them(a, b):
+        return jnp.where(b[0, 0] < b[1, 0], measures.linear_cka(a, b), jnp.nan)
+
+    found = measures.permutation_test(
+        half_of_them, f32(x), f32(y), jax.random.key(0), count=99, distance=False
+    )
+    without = np.isnan(found.null).sum()
+    assert 30 < without < 70
+    assert found.p_value >= (1 + without) / 100

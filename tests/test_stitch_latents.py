@@ -319,6 +319,19 @@ def test_bad_input(change, message):
         (lambda: heads.logistic_regression(aggregation="median"), "Unknown aggregation"),
         (lambda: heads.mlp(aggregation="median"), "Unknown aggregation"),
         (lambda: heads.mlp(epochs=0), "epochs"),
+        (lambda: heads.mlp(epochs=1.5), "epochs must be a whole number"),
+        (lambda: heads.mlp(batch_size=1), "batch_size must be at least 2"),
+        (lambda: heads.mlp(learning_rate=float("nan")), "learning_rate must be positive"),
+        (lambda: heads.logistic_regression(float("nan")), "C must be positive"),
+        (lambda: heads.logistic_regression(max_steps=0), "max_steps must be at least 1"),
+        (lambda: representations.ridge(float("nan")), "negative"),
+        (lambda: representations.subspaces(2.5), "whole number"),
+        (lambda: scores.accuracy(jnp.arange(5), jnp.arange(5)[:, None], 5), r"\(5,\) and \(5, 1\)"),
+        (
+            lambda: rr.stitching.is_correct(jnp.ones((5, 3)), jnp.zeros((5, 1))),
+            "label for each row",
+        ),
+        (lambda: rr.stitching.squared_error(jnp.ones((5, 1)), jnp.ones(5)), "one shape"),
         (lambda: representations.relative("cosinus"), "Unknown similarity"),
         (lambda: representations.translated("rigid"), "Unknown translation"),
         (lambda: representations.ridge(-1.0), "negative"),
@@ -429,3 +442,30 @@ def test_the_stitching_index_is_of_the_same_decoder():
     assert np.isnan(rr.stitching.stitching_index(np.array([[0.0, 1.0], [1.0, 0.5]])))
     with pytest.raises(ValueError, match=r"square matrix \[e, e\], got shape \(2, 3\)"):
         rr.stitching.stitching_index(grid[:2])
+
+
+@pytest.mark.parametrize("dtype, high", [(np.uint8, 255), (np.float16, 300), (jnp.bfloat16, 256)])
+def test_squared_errors_of_small_dtypes_do_not_overflow(dtype, high):
+    low, high = (np.full((2, 3), value).astype(dtype) for value in (0, high))
+    found = rr.stitching.squared_error(low, high)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, np.float32(high[:, 0]) ** 2)
+
+
+@pytest.mark.parametrize("method", ["ridge", "mahalanobis", "whitened_inner"])
+@pytest.mark.parametrize("power", [-66, 60])
+def test_representations_that_forget_the_scale_forget_any(method, power):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(60, 12)).astype(np.float32)
+    b = (a @ rng.normal(size=(12, 12)) + rng.normal(size=(60, 12))).astype(np.float32)
+    rows, train = np.arange(30)[None].repeat(2, 0), np.arange(40)
+    make = getattr(representations, method)()
+
+    def crossed(scale):
+        spaces = [jnp.asarray(a * scale), jnp.asarray(b * scale)]
+        views = make.view(jax.random.key(0), spaces, rows, train)
+        return np.float64(views.crossed(0, 1))
+
+    size = 2.0**power if method == "ridge" else 1.0
+    plain, scaled = crossed(np.float32(1)), crossed(np.float32(2.0**power)) / size
+    np.testing.assert_allclose(scaled, plain, rtol=1e-4, atol=1e-5 * np.abs(plain).max())

@@ -208,7 +208,8 @@ def classifier(config: ConfigDict, dataset: ImageDataset, representation: Repres
             return correct
         said = jnp.argmax(prediction, axis=-1)
         counts = class_counts(said, batch["label"], prediction.shape[-1])
-        return jnp.concatenate([correct, counts], axis=-1)
+        # What is NaN has no largest logit.
+        return jnp.concatenate([correct, jnp.where(jnp.isnan(correct), jnp.nan, counts)], axis=-1)
 
     def summarize(means):
         scores = {name: np.asarray(CLASS_METRICS[name](means[..., 1:])) for name in further}

@@ -19,8 +19,9 @@ def _directions(x: jax.Array) -> tuple[SVD, jax.Array]:
 def _leading(s: jax.Array, real: jax.Array, threshold: float) -> jax.Array:
     """The fewest leading directions whose share of the variance reaches `threshold`."""
     variance = s * s
-    before = jnp.cumsum(variance) - variance
-    return real & (before < threshold * jnp.sum(variance))
+    # By what is left, summed from the smallest on: beside what came before, small ones are lost.
+    left = jnp.cumsum(variance[::-1])[::-1]
+    return real & (left > (1 - threshold) * left[0])
 
 
 @measure("threshold")

@@ -311,7 +311,23 @@ def _median_distance(x: jax.Array) -> jax.Array:
 
 
 def _bandwidths(bandwidth: Any) -> tuple[Any, Any]:
-    return tuple(bandwidth) if isinstance(bandwidth, (tuple, list)) else (bandwidth, bandwidth)
+    """That of either space, of one for both or a pair; `ValueError` where it is neither."""
+    is_pair = isinstance(bandwidth, tuple | list) or np.ndim(bandwidth) == 1
+    widths = tuple(bandwidth) if is_pair else (bandwidth, bandwidth)
+    if len(widths) != 2:
+        raise ValueError(f"bandwidth must be one number or a pair, got {len(widths)} of them.")
+    for width in widths:
+        if width is None:
+            continue
+        if not isinstance(width, int | float | np.generic | np.ndarray | jax.Array):
+            raise ValueError(f"bandwidth must be a number, a pair or None, got {width!r}.")
+        if np.ndim(width):
+            raise ValueError(
+                f"bandwidth must be one number or a pair, got an array {jnp.shape(width)}."
+            )
+        number = width.item() if isinstance(width, np.ndarray) else width
+        check_number("bandwidth", number, "be positive", lambda width: width > 0)
+    return widths
 
 
 @automatic_sharding
@@ -366,7 +382,6 @@ def rbf_cka(
     """
     _check_rows(x, y, debiased)
     widths = _bandwidths(bandwidth)
-    _check_bandwidths(widths)
     return _rbf_cka(x, y, widths, debiased)
 
 
@@ -374,13 +389,6 @@ def rbf_cka(
 def _rbf_cka(x: jax.Array, y: jax.Array, widths: tuple[Any, Any], debiased: bool) -> jax.Array:
     x, y = as_floats(x, y)
     return _rbf_alignment(_rbf_space(x, widths[0]), _rbf_space(y, widths[1]), debiased)
-
-
-def _check_bandwidths(widths: tuple[Any, Any]) -> None:
-    if len(widths) != 2:
-        raise ValueError(f"bandwidth must be one number or a pair, got {len(widths)} of them.")
-    for width in widths:
-        check_number("bandwidth", width, "be positive", lambda width: width > 0)
 
 
 def _rbf_kernel(left, right, left_squares, right_squares) -> jax.Array:
@@ -530,7 +538,6 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
     if kernel not in ("linear", "rbf"):
         raise ValueError(f"Unknown kernel {kernel!r}. Known: linear, rbf.")
     widths = _bandwidths(bandwidth)
-    _check_bandwidths(widths)
     if kernel == "rbf" and any(width is None for width in widths):
         raise ValueError(
             "The rbf kernel over batches needs a fixed bandwidth (or a pair, one a space): "

@@ -35,12 +35,15 @@ def _over_scores(visit: Callable[..., Any], queries: jax.Array, keys: jax.Array)
     about, looking = keys - mean, queries - mean
     empty = jnp.all(keys == 0, axis=1)
     lengths = (jnp.sum(about * about, axis=1) + empty) / 2
+    # To a query of zeros all keys are equally near, whatever rounding says.
+    nowhere = jnp.all(queries == 0, axis=1, keepdims=True)
+    level = -(1 - jnp.sum(mean * mean)) / 2
 
     def some(block):
-        rows, own = block
-        return visit(dot(rows, about.T) - lengths, own)
+        rows, nowhere, own = block
+        return visit(jnp.where(nowhere, level, dot(rows, about.T) - lengths), own)
 
-    parts = lax.map(some, (split(looking), split(jnp.arange(n))))
+    parts = lax.map(some, (split(looking), split(nowhere), split(jnp.arange(n))))
     return jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:])[:n], parts)
 
 

@@ -102,7 +102,10 @@ def permutation_test(
     check_pair(x, y)
     function = resolve("measure", measure, MEASURES)
     x, y = jnp.asarray(x), jnp.asarray(y)
+    _check_scalar(function, x, y)
     _check_direction(function, x, distance)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     keys = jax.random.split(key, count)
     finite = all_finite(x, y)
 
@@ -114,7 +117,6 @@ def permutation_test(
     if form is None:
         score, null = scores(general(function), x, y)
     else:
-        jax.eval_shape(function, x, y)  # its own checks
         x, y = as_floats(x, y)
         ready = _prepare(form.space, x), _prepare(form.space, y)
         if form.exact is None:
@@ -232,7 +234,7 @@ def pair_scores(
         if not (0 <= i < len(spaces) and 0 <= j < len(spaces)):
             raise ValueError(f"There is no pair ({i}, {j}): there are {len(spaces)} spaces.")
         check_pair(spaces[i], spaces[j])
-        jax.eval_shape(function, spaces[i], spaces[j])  # its own checks
+        _check_scalar(function, spaces[i], spaces[j])
     mesh = Mesh(np.array(jax.local_devices() if devices is None else devices), ("order",))
     shared = NamedSharding(mesh, PartitionSpec())
     n = spaces[pairs[0][0]].shape[0] if pairs else 0
@@ -309,6 +311,14 @@ def _either(choice: jax.Array, one: Callable[[], Any], other: Callable[[], Any])
     return one() if choice else other()
 
 
+def _check_scalar(function: Callable, x: jax.Array, y: jax.Array) -> None:
+    """Raise unless the function gives one number; the function's own checks are made, too."""
+    found = jax.eval_shape(function, x, y)
+    if getattr(found, "shape", None) != ():
+        got = getattr(found, "shape", type(found).__name__)
+        raise ValueError(f"A measure gives one number for two spaces; this one gives {got}.")
+
+
 def _check_direction(function: Callable, x: jax.Array, distance: bool | None) -> None:
     """Raise if what seems to be a distance would be tested as a similarity."""
     known = any(_unwrapped(function) is _unwrapped(measure) for measure in MEASURES.values())
@@ -349,7 +359,8 @@ def judged(
     known = ~jnp.isnan(score)
     count = null.shape[0]
     alike, others = sign * score, sign * null
-    p_value = jnp.where(known, (1 + jnp.sum(others >= alike)) / (count + 1), jnp.nan)
+    # What has no score might be as alike.
+    p_value = jnp.where(known, (1 + jnp.sum(~(others < alike))) / (count + 1), jnp.nan)
     place = math.ceil((1 - alpha) * (count + 1) - 1e-9)
     threshold = jnp.sort(jnp.append(others, alike))[place - 1]
     threshold = jnp.where(known, threshold, jnp.nan)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from relrep_jax._linalg import as_float
+
 Decode = Callable[[Any, jax.Array], jax.Array]
 """`(decoder, space) -> prediction`: a decoder is any pytree of arrays."""
 Score = Callable[[jax.Array, Any], jax.Array]
@@ -117,7 +119,16 @@ def stitching_index(
 
 
 def squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean squared error of each sample: `[n, ...], [n, ...] -> [n]`."""
+    """Mean squared error of each sample: `[n, ...], [n, ...] -> [n]`, float32 at least.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    prediction, target = as_float(prediction), as_float(target)
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction and target must have one shape, got {prediction.shape} and {target.shape}."
+        )
     axes = tuple(range(1, target.ndim))
     return jnp.mean(jnp.square(prediction - target), axis=axes)
 
@@ -126,6 +137,15 @@ def is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether each sample's largest logit is its label's: `[n, c], [n] -> [n]` of 0 and 1.
 
     NaN for a sample with a NaN among its logits, whose largest would be taken for the first class.
+
+    Raises:
+        ValueError: there is not one label for each row of logits.
     """
+    logits, labels = as_float(logits), jnp.asarray(labels)
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"There must be a label for each row of logits, got logits {logits.shape} and labels "
+            f"{labels.shape}."
+        )
     is_right = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
     return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, is_right)

@@ -17,7 +17,7 @@ from flax import nnx
 from relrep_jax import aggregation as _aggregation
 from relrep_jax import transforms
 from relrep_jax._linalg import as_float, dot
-from relrep_jax.checks import lookup
+from relrep_jax.checks import check_count, check_number, lookup
 from relrep_jax.models.functional import functional
 from relrep_jax.training.loop import TrainState, init_state, train_steps
 
@@ -84,8 +84,9 @@ def logistic_regression(
     Raises:
         ValueError: `C` is not positive, or the aggregation is one that has to be learned.
     """
-    if C <= 0:
-        raise ValueError(f"C must be positive, got {C}.")
+    check_number("C", C, "be positive", lambda value: value > 0)
+    check_number("tolerance", tolerance, "not be negative", lambda value: value >= 0)
+    check_count("max_steps", max_steps)
     if aggregation not in ("concatenation", "sum"):
         lookup("aggregation", aggregation, _aggregation.AGGREGATIONS)
         raise ValueError(
@@ -175,10 +176,9 @@ def _mlp(
     hidden, activation, last, learning_rate, epochs, batch_size, aggregation: Aggregation
 ) -> Head:
     _aggregation.get(aggregation)
-    if epochs < 1 or batch_size < 2:
-        raise ValueError(
-            f"epochs must be at least 1 and batch_size at least 2, got {epochs} and {batch_size}."
-        )
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size, 2)
+    check_number("learning_rate", learning_rate, "be positive", lambda value: value > 0)
 
     def model_of(space, num_classes):
         # Only the number of spaces and of features is read from the shape.

@@ -16,8 +16,8 @@ from relrep_jax import consensus as _consensus
 from relrep_jax import similarities as _similarities
 from relrep_jax import transforms as _transforms
 from relrep_jax import translation as _translation
-from relrep_jax._linalg import as_float, centre
-from relrep_jax.checks import check_count, lookup
+from relrep_jax._linalg import as_float, centre, size_of
+from relrep_jax.checks import check_count, check_number, lookup
 from relrep_jax.measures.cka import default_bandwidth
 from relrep_jax.projection import (
     PAPER_SIMILARITIES,
@@ -221,8 +221,9 @@ def whitened_inner(shrinkage: float | str = 0.9) -> Representation:
     """
 
     def project(space, anchors, train):
-        statistics = _similarities.covariance_statistics(train, shrinkage)
-        return _similarities.whitened_inner(space, anchors, *statistics)
+        size = size_of(train)
+        statistics = _similarities.covariance_statistics(train / size, shrinkage)
+        return _similarities.whitened_inner(space / size, anchors / size, *statistics)
 
     return _from_anchors(project)
 
@@ -244,13 +245,16 @@ def translated(method: str = "orthogonal", **options) -> Representation:
 
 def ridge(relative_penalty: float = 0.3) -> Representation:
     """Ridge translation whose penalty is given in units of the mean squared length of the rows."""
-    if relative_penalty < 0:
-        raise ValueError(f"relative_penalty must not be negative, got {relative_penalty}.")
+    check_number("relative_penalty", relative_penalty, "not be negative", lambda value: value >= 0)
 
     def fit(source, target):
         rows, _ = centre(as_float(source))
-        size = jnp.mean(jnp.sum(jnp.square(rows), axis=1))
-        return _translation.ridge.fit(source, target, penalty=relative_penalty * size)
+        size = size_of(rows)
+        square = jnp.mean(jnp.sum(jnp.square(rows / size), axis=1))
+        scaled = _translation.ridge.fit(source / size, target, penalty=relative_penalty * square)
+        return _translation.AffineMap(
+            scaled.source_mean * size, scaled.matrix / size, scaled.target_mean
+        )
 
     return _translated(fit, _translation.ridge.apply)
 
@@ -275,8 +279,7 @@ def consensus(relative_penalty: float = 0.3) -> Representation:
 
     See `relrep_jax.consensus.fit`.
     """
-    if relative_penalty <= 0:
-        raise ValueError(f"relative_penalty must be positive, got {relative_penalty}.")
+    check_number("relative_penalty", relative_penalty, "be positive", lambda value: value > 0)
 
     def view(key, spaces, rows, train):
         del key, train
@@ -324,8 +327,9 @@ def mahalanobis(shrinkage: float | str = 0.9) -> Representation:
     """Mahalanobis distances to the parallel samples; statistics as in `whitened_inner`."""
 
     def project(space, anchors, train):
-        _, precision = _similarities.covariance_statistics(train, shrinkage)
-        return _similarities.mahalanobis(space, anchors, precision)
+        size = size_of(train)  # a precision has the inverse square of the latents' units
+        _, precision = _similarities.covariance_statistics(train / size, shrinkage)
+        return _similarities.mahalanobis(space / size, anchors / size, precision)
 
     return _from_anchors(project)
 

@@ -5,8 +5,17 @@ import jax.numpy as jnp
 
 
 def accuracy(predicted: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """The part of predictions `[n]` that equal the labels `[n]`."""
+    """The part of predictions `[n]` that equal the labels `[n]`.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
     del num_classes
+    predicted, labels = jnp.asarray(predicted), jnp.asarray(labels)
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            f"predicted and labels must have one shape, got {predicted.shape} and {labels.shape}."
+        )
     return jnp.mean((predicted == labels).astype(jnp.float32))
 
 
