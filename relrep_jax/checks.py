@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
 T = TypeVar("T")
@@ -74,7 +73,8 @@ def check_number(name: str, value: Any, wanted: str, is_good: Callable[[Any], bo
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raise `ValueError` unless this is a whole number of Python or NumPy, `least` or above."""
-    if isinstance(value, jax.Array | np.ndarray) or not hasattr(type(value), "__index__"):
+    is_array = hasattr(value, "shape") and not isinstance(value, np.generic)
+    if is_array or not hasattr(type(value), "__index__"):
         shape = getattr(value, "shape", ())
         what = f"an array {tuple(shape)}" if shape else repr(value)
         raise ValueError(f"{name} must be a whole number, got {what}.")
