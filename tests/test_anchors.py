@@ -162,15 +162,14 @@ def spread(kind, n=1500, d=24):
 @pytest.mark.parametrize(
     "kind",
     [
-        "normal",
         "far from the origin",
-        "tight clusters",
-        "outliers",
         "duplicates",
-        "a grid",
-        "huge",
         "tiny",
         "zeros",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("normal", "tight clusters", "outliers", "a grid", "huge")
+        ),
     ],
 )
 def test_farthest_points_are_those_of_float64(kind):
@@ -404,6 +403,7 @@ def test_prototypes_of_a_rotated_space_are_rotated_prototypes(by):
     np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_prototypes_of_one_space_are_its_centroids_and_keep_its_dtype():
     x, *_ = two_spaces()
     (first,) = anchors.prototypes(jax.random.key(0), [x], 8)
@@ -733,7 +733,7 @@ def test_clusters_that_lie_far_apart_keep_their_digits(offset):
     assert float(found.inertia) == pytest.approx(own.sum(), rel=1e-3)
 
 
-@pytest.mark.parametrize("power", [60, -70])
+@pytest.mark.parametrize("power", [60, pytest.param(-70, marks=pytest.mark.slow)])
 def test_scales_do_not_change_what_is_chosen(power):
     x = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
     scaled, key = x * np.float32(2.0**power), jax.random.key(0)

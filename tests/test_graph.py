@@ -95,7 +95,9 @@ def test_padded_edges_change_nothing():
         np.testing.assert_allclose(to_dense(found), dense_normalized(dense, self_loops), atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.int32, *(pytest.param(d, marks=pytest.mark.slow) for d in (bool, jnp.bfloat16))]
+)
 def test_weights_of_other_dtypes_cost_features_no_digits(dtype):
     edges, ones = jnp.array([[0, 1, 1, 2], [1, 0, 2, 1]]), jnp.ones(4)
     x = jnp.array([[0.7], [0.9], [0.3]])

@@ -128,7 +128,7 @@ def neighbours(queries, keys, k, others):
 
 
 @pytest.mark.parametrize("name", [*SMALL, "two wide blocks"])
-@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize("debiased", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_linear_cka_agrees_with_its_gram_form(name, debiased):
     x, y, rx, ry = pair(name)
     expected = alignment(rx @ rx.T, ry @ ry.T, debiased)
@@ -313,7 +313,10 @@ def test_rotations_and_scales_of_one_space_change_nothing(name):
     np.testing.assert_allclose(before, after, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in SIMILAR if n not in ("mutual_knn", "cknna")])
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow([n for n in SIMILAR if n not in ("mutual_knn", "cknna")], ("linear_cka", "rsa")),
+)
 def test_shifts_of_one_space_change_nothing(name):
     x, y = alike(60, 9, 9)
     before, after = ALL[name](f32(x), f32(y)), ALL[name](f32(x), f32(y) + 5.0)

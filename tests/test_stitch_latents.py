@@ -452,8 +452,10 @@ def test_squared_errors_of_small_dtypes_do_not_overflow(dtype, high):
     np.testing.assert_array_equal(found, np.float32(high[:, 0]) ** 2)
 
 
-@pytest.mark.parametrize("method", ["ridge", "mahalanobis", "whitened_inner"])
-@pytest.mark.parametrize("power", [-66, 60])
+@pytest.mark.parametrize(
+    "method", ["ridge", pytest.param("mahalanobis", marks=pytest.mark.slow), "whitened_inner"]
+)
+@pytest.mark.parametrize("power", [-66, pytest.param(60, marks=pytest.mark.slow)])
 def test_representations_that_forget_the_scale_forget_any(method, power):
     rng = np.random.default_rng(0)
     a = rng.normal(size=(60, 12)).astype(np.float32)

@@ -614,8 +614,11 @@ def test_gradients_in_the_source_at_any_scale(name, scale):
     np.testing.assert_allclose(gradient(scale) * scale, gradient(1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["linear", "affine", "low_rank", "cca"])
-@pytest.mark.parametrize("scale", [1e-20, 1e18])
+@pytest.mark.parametrize(
+    "name",
+    ["linear", *(pytest.param(n, marks=pytest.mark.slow) for n in ("affine", "low_rank", "cca"))],
+)
+@pytest.mark.parametrize("scale", [1e-20, pytest.param(1e18, marks=pytest.mark.slow)])
 def test_gradients_of_predictions_at_any_scale_of_the_source(name, scale):
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal((40, d)).astype(np.float32) for d in (6, 5))
