@@ -733,7 +733,8 @@ def test_clusters_that_lie_far_apart_keep_their_digits(offset):
     assert float(found.inertia) == pytest.approx(own.sum(), rel=1e-3)
 
 
-@pytest.mark.parametrize("power", [60, pytest.param(-70, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("power", [60, -70])
 def test_scales_do_not_change_what_is_chosen(power):
     x = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
     scaled, key = x * np.float32(2.0**power), jax.random.key(0)

@@ -216,6 +216,7 @@ def test_whitening_refuses_what_it_does_not_know():
         transforms.whitening_by(shrinkage=2.0).fit(latents())
 
 
+@pytest.mark.slow
 def test_robust_makes_the_inner_product_blind_to_scalings_of_features():
     x = latents()
     scale = np.array([0.1, 3, 1, 20, 5, 0.5], np.float32)
