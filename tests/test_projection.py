@@ -57,9 +57,21 @@ INVARIANCES = {
         "orthogonal", "scaling", "translation", "signed_permutation",
     },
 }  # fmt: skip
+FAST = [
+    ("cosine", None, None),
+    ("cosine", "centering", None),
+    ("euclidean", None, "layer_normalization"),
+    ("chebyshev", None, None),
+]
 
 
-@pytest.mark.parametrize("pipeline", INVARIANCES, ids=lambda p: "-".join(map(str, p)))
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        pytest.param(p, id="-".join(map(str, p)), marks=[] if p in FAST else pytest.mark.slow)
+        for p in INVARIANCES
+    ],
+)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_what_a_pipeline_is_blind_to_and_what_it_sees(pipeline, seed):

@@ -84,17 +84,28 @@ def assert_relative(actual, expected, tolerance):
     assert error.max() <= tolerance, f"largest relative error {error.max()}"
 
 
+SIMILARITIES = NAMES + ["minkowski3", "minkowski1.5", "minkowski20"]
+
+
 class AgreesWithReference(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
-    @parameterized.product(
-        name=NAMES + ["minkowski3", "minkowski1.5", "minkowski20"],
-        size=[(1, 1, 1), (5, 3, 2), (40, 20, 35)],
-    )
-    def test_small(self, name, size):
+    @parameterized.parameters(*SIMILARITIES)
+    def test_small(self, name):
+        self.agrees(name, (40, 20, 35))
+
+    def agrees(self, name, size):
         x, a = problem(*size)
         np.testing.assert_allclose(
             self.variant(function(name))(x, a), reference(name, x, a), rtol=2e-6, atol=4e-6
         )
+
+
+@pytest.mark.slow
+class AgreesWithReferenceWhereTiny(AgreesWithReference):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.product(name=SIMILARITIES, size=[(1, 1, 1), (5, 3, 2)])
+    def test_tiny(self, name, size):
+        self.agrees(name, size)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -118,7 +129,7 @@ def test_large_products(name, tolerance):
 
 
 @pytest.mark.parametrize("size", [(100, 30, 24), (1000, 400, 700)], ids=["differences", "product"])
-@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("offset", [0.0, pytest.param(1e4, marks=pytest.mark.slow), 1e6])
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
 def test_euclidean_keeps_its_digits(size, offset, scale):
     x, a = near_problem(*size, offset=offset, scale=scale)
