@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relrep_jax.models.functional import functional
 from relrep_jax.training import losses, selection
@@ -496,3 +497,15 @@ def test_leaving_calls_nothing_further_and_tells_those_at_work():
     while len(seen) < WORKERS and time.monotonic() < limit:
         time.sleep(0.01)
     assert seen == [False] * WORKERS
+
+
+def test_saving_what_several_devices_hold_compiles_nothing(tmp_path, caplog):
+    devices = jax.local_devices()
+    assert len(devices) > 1
+    everywhere = NamedSharding(Mesh(np.array(devices[:2]), ("seed",)), PartitionSpec())
+    state = {str(i): np.arange(i, dtype=np.float32) for i in range(50, 56)}
+    with jax.log_compiles(), Checkpoints(tmp_path / "saved") as saved:
+        saved.save(1, jax.device_put(state, everywhere))
+    assert "Compiling" not in caplog.text
+    with Checkpoints(tmp_path / "saved") as saved:
+        jax.tree.map(np.testing.assert_array_equal, saved.restore(1, state), state)

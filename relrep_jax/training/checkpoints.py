@@ -36,6 +36,9 @@ class Checkpoints:
 
     def save(self, epoch: int, state: Any) -> None:
         """Write `state`, a pytree of arrays, in the background."""
+        # Of arrays that several devices have orbax takes a part from each, by a program that is
+        # compiled for every shape: seconds where there are many.
+        state = jax.device_put(state, _one_device())
         self._manager.save(epoch, args=ocp.args.StandardSave(state))
 
     def restore(self, epoch: int, like: Any) -> Any:
@@ -49,9 +52,8 @@ class Checkpoints:
             CheckpointError: it is damaged, or holds other shapes or another structure.
         """
         # On one device, whatever the devices were when the checkpoint was written.
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_one_device()), like
         )
         try:
             return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
@@ -76,6 +78,10 @@ class Checkpoints:
             self._manager.close()
         finally:
             _LOGGER.setLevel(self._log_level)
+
+
+def _one_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def _beginning(error: Exception, length: int = 120) -> str:
