@@ -346,6 +346,10 @@ BAD = {
         "config.representations is a group of fields. Set one of them, such as "
         "--config.representations.absolute.",
     ),
+    "unknown flag beside a whole group": (
+        ["--config.seeds={{'count': 3}}", "--wrkdir=x"],
+        "Did you mean: workdir",
+    ),
     "field of another group": (
         ["--config.similarities=cosine"],
         "Did you mean config.representations.product.similarities?",

@@ -20,7 +20,13 @@ from relrep_jax.data.latents import SPLIT_NAMES
 from relrep_jax.data.npz import load_npz
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-_TABLES = {".tsv": "\t", ".csv": ","}
+
+
+class _TabSeparated(csv.excel_tab):
+    quoting = csv.QUOTE_NONE  # a quotation mark in a text is one, and may stand alone
+
+
+_TABLES = {".tsv": _TabSeparated, ".csv": csv.excel}
 _COLUMNS = {"text": ("text", "sentence"), "label": ("label", "labels"), "split": ("split",)}
 _FILES = (
     "Samples are read from .txt (a text a line), .tsv and .csv (with a heading; also .gz), .npz "
@@ -116,10 +122,6 @@ def _decoding(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _TabSeparated(csv.excel_tab):
-    quoting = csv.QUOTE_NONE  # a quotation mark in a text is one, and may stand alone
-
-
 def load_samples(
     path: str | os.PathLike[str],
     *,
@@ -199,12 +201,11 @@ def _full(file: Path, texts: list[str], first_line: int) -> list[str]:
 
 def _table(
     file: Path,
-    separator: str,
+    dialect: type[csv.Dialect],
     column: str | None,
     label_column: str | None,
     split_column: str | None,
 ) -> Samples:
-    dialect = _TabSeparated if separator == "\t" else csv.excel
     text = _read_text(file)
     limit = csv.field_size_limit(max(1, len(text)))
     try:
@@ -258,8 +259,7 @@ def _likely_text(heading: list[str]) -> str:
 def columns_of(path: str | os.PathLike[str]) -> list[str]:
     """The heading of a table that `load_samples` can read."""
     file = Path(path).expanduser()
-    separator = _TABLES[Path(file.name.lower().removesuffix(".gz")).suffix]
-    dialect = _TabSeparated if separator == "\t" else csv.excel
+    dialect = _TABLES[Path(file.name.lower().removesuffix(".gz")).suffix]
     return next(csv.reader(io.StringIO(_read_text(file), newline=""), dialect))
 
 

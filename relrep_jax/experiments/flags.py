@@ -83,7 +83,7 @@ def parse_arguments(argv: Sequence[str], default_config: Path) -> Arguments:
     except flags.Error as error:
         # What is wrong with the file itself is said without a traceback.
         leaves = list(flatten(_load(file, argv)))
-        raise ConfigError(_of_flags(argv, leaves) or str(error)) from error
+        raise ConfigError(_of_flags(argv, leaves, str(error)) or str(error)) from error
     except Exception as error:
         is_of_field = isinstance(error, AttributeError | KeyError | IndexError | TypeError)
         unknown = _unknown_field(file, argv) if is_of_field else ""
@@ -162,11 +162,11 @@ def _nearest(field: str, leaves: Sequence[str]) -> str:
     return alike[0] if alike else ""
 
 
-def _of_flags(argv: Sequence[str], leaves: Sequence[str]) -> str:
-    """What to say of a flag that absl refuses, where it does not say it well; else empty."""
+def _of_flags(argv: Sequence[str], leaves: Sequence[str], said: str) -> str:
+    """What to say of a flag that absl refuses, where what it said leads nowhere; else empty."""
     for field in _fields(argv):
         inside = [leaf for leaf in leaves if leaf.startswith(f"{field}.")]
-        if inside:
+        if inside and f"--config.{field}=" in said:
             return (
                 f"config.{field} is a group of fields. Set one of them, such as "
                 f"--config.{inside[0]}=VALUE. Fields: {', '.join(inside)}."

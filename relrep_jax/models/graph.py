@@ -37,14 +37,14 @@ class Adjacency(NamedTuple):
     weights: jax.Array
 
 
-def _check_edges(edges: jax.Array, weights: jax.Array | None) -> None:
+def _check_edges(edges: jax.Array, weights: jax.Array) -> None:
     if edges.ndim != 2 or edges.shape[0] != 2:
         raise ValueError(
             f"edges must have shape [2, e] (sources, then targets), got {tuple(edges.shape)}."
         )
     if not jnp.issubdtype(edges.dtype, jnp.integer):
         raise ValueError(f"edges must be integers, the numbers of nodes, got {edges.dtype}.")
-    if weights is not None and weights.shape != edges.shape[1:]:
+    if weights.shape != edges.shape[1:]:
         raise ValueError(
             f"weights must have shape [{edges.shape[1]}], one for each edge, got "
             f"{tuple(weights.shape)}."

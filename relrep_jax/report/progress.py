@@ -55,9 +55,7 @@ def progress(console: Console, what: str, total: float) -> Iterator[Callable[...
 def _lines(console: Console, what: str, total: float) -> Callable[..., None]:
     """`advance` of `progress` that prints how far it is, now and then."""
     started = printed = time.monotonic()
-    done = 0.0
-
-    text = what
+    done, text = 0.0, what
 
     def advance(advance: float = 1, what: str | None = None) -> None:
         nonlocal done, printed, text

@@ -82,7 +82,8 @@ def logistic_regression(
         max_steps: the most steps it takes.
 
     Raises:
-        ValueError: `C` is not positive, or the aggregation is one that has to be learned.
+        ValueError: `C` is not positive, `tolerance` negative or `max_steps` below 1; or the
+            aggregation is one that has to be learned.
     """
     check_number("C", C, "be positive", lambda value: value > 0)
     check_number("tolerance", tolerance, "not be negative", lambda value: value >= 0)
