@@ -64,7 +64,7 @@ def relrep_jax_runner(model_name: str, strategy: str, devices: int, seeds: int):
     from relrep_jax.training.loop import init_state, train_steps
     from relrep_jax.training.losses import cross_entropy, mean_squared_error
     from relrep_jax.training.optimizers import make_optimizer
-    from relrep_jax.training.seeds import over_seeds, plan_seeds
+    from relrep_jax.training.seeds import plan_seeds, update_seeds
 
     class Perceptron(nnx.Module):
         def __init__(self, width, *, rngs):
@@ -141,7 +141,7 @@ def relrep_jax_runner(model_name: str, strategy: str, devices: int, seeds: int):
             batch_size=BATCH, num_steps=steps_per_call,
         )  # fmt: skip
 
-    run = over_seeds(steps, plan, donate=True)
+    run = update_seeds(steps, plan)
     init = jax.jit(jax.vmap(lambda seed: init_state(model, optimizer, seed)))
     state = plan.pad(init(jnp.arange(seeds, dtype=jnp.uint32)))
     state, _ = jax.block_until_ready(run(state, data))

@@ -21,7 +21,7 @@ from relrep_jax.training.ahead import WORKERS, Ahead
 from relrep_jax.training.checkpoints import Checkpoints
 from relrep_jax.training.loop import init_state, train_steps
 from relrep_jax.training.optimizers import make_optimizer, make_schedule
-from relrep_jax.training.seeds import over_seeds, plan_seeds
+from relrep_jax.training.seeds import over_seeds, plan_seeds, update_seeds
 from relrep_jax.training.selection import Selection
 from relrep_jax.training.trainer import calls_per_epoch, compile_program, make_program, train
 
@@ -247,6 +247,36 @@ def test_over_seeds_pads_to_the_devices_and_shares_the_rest(strategy):
     result = function(plan.pad(jnp.arange(3.0)), plan.share(jnp.float32(1)))
     assert result.shape == (plan.num_slots,)
     np.testing.assert_allclose(plan.unpad(result), [1, 3, 5])
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_update_seeds_changes_each_seed_by_itself_and_gives_what_it_says(strategy):
+    def walk(state, step):
+        key, noise = jax.random.split(state["key"])
+        position = state["position"] + step * jax.random.normal(noise, (2,))
+        return {"key": key, "position": position}, {"norm": jnp.linalg.norm(position)}
+
+    plan = plan_seeds(3, strategy)
+    start = jax.vmap(lambda seed: {"key": jax.random.key(seed), "position": jnp.ones(2) * seed})
+    states = start(jnp.arange(3))
+    alone = [walk({name: leaf[k] for name, leaf in states.items()}, 0.5) for k in range(3)]
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
+    found = update_seeds(walk, plan)(plan.pad(states), plan.share(jnp.float32(0.5)))
+    assert found[0]["position"].shape == (plan.num_slots, 2)
+    found = plan.unpad(found)
+    for state, _ in (expected, found):
+        state["key"] = jax.random.key_data(state["key"])
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
+
+def test_update_seeds_has_memory_for_one_set_of_states():
+    plan = plan_seeds(8, "map", jax.local_devices()[:1])
+    states = jax.ShapeDtypeStruct((8, 1 << 20), jnp.float32, sharding=plan.per_seed)
+    program = update_seeds(lambda x: (jnp.sort(x), x[0]), plan).lower(states).compile()
+    memory = program.memory_analysis()
+    one_state = 1 << 22  # bytes
+    assert memory.alias_size_in_bytes >= 8 * one_state
+    assert memory.temp_size_in_bytes <= 3 * one_state
 
 
 class Stop(Exception):

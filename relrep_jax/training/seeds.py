@@ -141,15 +141,12 @@ def plan_seeds(
     return SeedPlan(num_seeds, num_slots, strategy, Mesh(np.array(devices[:count]), ("seed",)))
 
 
-def over_seeds(
-    function: Callable[..., Any], plan: SeedPlan, *, donate: bool = False
-) -> Callable[..., Any]:
+def over_seeds(function: Callable[..., Any], plan: SeedPlan) -> Callable[..., Any]:
     """Compile `function(seed_tree, *shared)` for all seeds at once.
 
     Args:
         function: a pure function of one seed's arrays and of arrays that all seeds share.
         plan: where and how.
-        donate: let the result reuse the memory of the first argument.
 
     Returns:
         A jitted function of the same arguments, the first and the result with a leading seed
@@ -164,11 +161,68 @@ def over_seeds(
             return jax.lax.map(one_seed, seed_tree)
         return jax.vmap(one_seed)(seed_tree)
 
-    @jax.jit(donate_argnums=(0,) if donate else ())
+    return jax.jit(_on_mesh(on_device, plan))
+
+
+def update_seeds(
+    function: Callable[..., tuple[Any, Any]], plan: SeedPlan
+) -> Callable[..., tuple[Any, Any]]:
+    """Compile `function(state, *shared) -> (state, extra)` for all seeds at once, in place.
+
+    The new states are written over the old ones: there is memory for one of each, and nothing is
+    copied but one seed at a time.
+
+    Args:
+        function: pure, of one seed's state and of arrays that all seeds share; the new state has
+            the structure, shapes and dtypes of the old one.
+        plan: where and how.
+
+    Returns:
+        A jitted function of the same arguments, the states and `extra` with a leading seed axis of
+        `plan.num_slots`. The states that it was given cannot be used again.
+    """
+
+    def on_device(states, *shared):
+        if plan.strategy == "vmap":
+            return jax.vmap(lambda state: function(state, *shared))(states)
+
+        def seed(index, tree):
+            return jax.tree.map(
+                lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree
+            )
+
+        def put(index, tree, values):
+            return jax.tree.map(
+                lambda leaf, value: jax.lax.dynamic_update_index_in_dim(leaf, value, index, 0),
+                tree,
+                values,
+            )
+
+        # `lax.map` would read from one set of states and write into another. The state that a step
+        # starts from is a part of the carry: were it read from among the others inside the
+        # function, XLA would copy them all to keep it.
+        def body(index, carry):
+            state, states, extras = carry
+            state, extra = function(state, *shared)
+            states, extras = put(index, states, state), put(index, extras, extra)
+            return seed(index + 1, states), states, extras
+
+        num_seeds = jax.tree.leaves(states)[0].shape[0]
+        first = seed(0, states)
+        _, extra = jax.eval_shape(function, first, *shared)
+        extras = jax.tree.map(lambda leaf: jnp.zeros((num_seeds, *leaf.shape), leaf.dtype), extra)
+        return jax.lax.fori_loop(0, num_seeds, body, (first, states, extras))[1:]
+
+    return jax.jit(_on_mesh(on_device, plan), donate_argnums=0)
+
+
+def _on_mesh(function: Callable[..., Any], plan: SeedPlan) -> Callable[..., Any]:
+    """`function(seed_tree, *shared)`, each device with the seeds that lie there."""
+    per_seed, replicated = PartitionSpec("seed"), PartitionSpec()
+
     def run(seed_tree, *shared):
-        per_seed, replicated = PartitionSpec("seed"), PartitionSpec()
         return jax.shard_map(
-            on_device,
+            function,
             mesh=plan.mesh,
             in_specs=(per_seed,) + (replicated,) * len(shared),
             out_specs=per_seed,

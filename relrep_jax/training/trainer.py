@@ -15,7 +15,7 @@ from relrep_jax.models.functional import PureModel
 from relrep_jax.training import selection
 from relrep_jax.training.checkpoints import Checkpoints
 from relrep_jax.training.loop import Loss, TrainState, init_state, train_steps
-from relrep_jax.training.seeds import SeedPlan, over_seeds
+from relrep_jax.training.seeds import SeedPlan, over_seeds, update_seeds
 
 
 class Epoch(NamedTuple):
@@ -81,10 +81,8 @@ def make_program(
 ) -> Program:
     """The functions that `train` calls if it is given the same arguments; nothing is compiled."""
     steps = {
-        num_steps: over_seeds(
-            partial(_steps, loss, optimizer, make_context, batch_size, num_steps),
-            plan,
-            donate=True,
+        num_steps: update_seeds(
+            partial(_steps, loss, optimizer, make_context, batch_size, num_steps), plan
         )
         for num_steps in set(_calls(data, batch_size, log_every))
     }
