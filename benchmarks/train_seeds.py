@@ -56,7 +56,6 @@ def relrep_jax_runner(model_name: str, strategy: str, devices: int, seeds: int):
 
     use_host_devices(devices)
     import jax
-    import jax.numpy as jnp
     from flax import nnx
 
     from relrep_jax.models import Autoencoder, Representation, functional
@@ -64,7 +63,7 @@ def relrep_jax_runner(model_name: str, strategy: str, devices: int, seeds: int):
     from relrep_jax.training.loop import init_state, train_steps
     from relrep_jax.training.losses import cross_entropy, mean_squared_error
     from relrep_jax.training.optimizers import make_optimizer
-    from relrep_jax.training.seeds import plan_seeds, update_seeds
+    from relrep_jax.training.seeds import over_seeds, plan_seeds, update_seeds
 
     class Perceptron(nnx.Module):
         def __init__(self, width, *, rngs):
@@ -142,8 +141,8 @@ def relrep_jax_runner(model_name: str, strategy: str, devices: int, seeds: int):
         )  # fmt: skip
 
     run = update_seeds(steps, plan)
-    init = jax.jit(jax.vmap(lambda seed: init_state(model, optimizer, seed)))
-    state = plan.pad(init(jnp.arange(seeds, dtype=jnp.uint32)))
+    init = over_seeds(lambda seed: init_state(model, optimizer, seed), plan)
+    state = init(plan.slots(range(seeds)))
     state, _ = jax.block_until_ready(run(state, data))
 
     def timed(num_steps: int) -> float:

@@ -476,10 +476,10 @@ def test_a_program_that_was_compiled_ahead_is_not_compiled_again(with_selection)
 
     with compilations() as compiled:
         state = run(seeds, program=program, **options)
-    assert not {"jit(run)", "jit(first)"} & set(compiled)
+    assert "jit(run)" not in compiled
     with compilations() as compiled:
         alone = run(seeds, **options)
-    assert {"jit(run)", "jit(first)"} <= set(compiled)
+    assert compiled.count("jit(run)") >= 3  # the start and two numbers of steps
     chex.assert_trees_all_equal(state.variables, alone.variables)
 
 

@@ -78,9 +78,13 @@ class SeedPlan(NamedTuple):
         """Sharding of arrays that all seeds read."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def slots(self, seeds: Sequence[int]) -> np.ndarray:
+        """Seed numbers, the last one repeated until every device has as many: `[num_slots]`."""
+        missing = self.num_slots - self.num_seeds
+        return np.pad(np.asarray(seeds, np.uint32), (0, missing), mode="edge")
+
     def pad(self, tree: Any) -> Any:
         """Repeat the last seed until every device has as many; place the arrays."""
-
         missing = self.num_slots - self.num_seeds
         if missing:
             tree = _repeat_last(tree, missing)
@@ -141,12 +145,15 @@ def plan_seeds(
     return SeedPlan(num_seeds, num_slots, strategy, Mesh(np.array(devices[:count]), ("seed",)))
 
 
-def over_seeds(function: Callable[..., Any], plan: SeedPlan) -> Callable[..., Any]:
+def over_seeds(
+    function: Callable[..., Any], plan: SeedPlan, *, compiler_options: dict[str, Any] | None = None
+) -> Callable[..., Any]:
     """Compile `function(seed_tree, *shared)` for all seeds at once.
 
     Args:
         function: a pure function of one seed's arrays and of arrays that all seeds share.
         plan: where and how.
+        compiler_options: of `jax.jit`.
 
     Returns:
         A jitted function of the same arguments, the first and the result with a leading seed
@@ -161,7 +168,7 @@ def over_seeds(function: Callable[..., Any], plan: SeedPlan) -> Callable[..., An
             return jax.lax.map(one_seed, seed_tree)
         return jax.vmap(one_seed)(seed_tree)
 
-    return jax.jit(_on_mesh(on_device, plan))
+    return jax.jit(_on_mesh(on_device, plan), compiler_options=compiler_options)
 
 
 def update_seeds(

@@ -57,7 +57,7 @@ class Program(NamedTuple):
     """The jitted functions that a training calls.
 
     Attributes:
-        init: `seeds [s] -> (state, best)`.
+        init: `seeds [slots] -> (state, best)`.
         steps: by their number, `(state, data) -> (state, metrics)`.
         judge: `((variables, best), epoch, data) -> (best, score)`; None without a selection.
     """
@@ -93,7 +93,7 @@ def make_program(
         return state, selection.start(state.variables) if select else None
 
     # It runs once: compiling it well would take longer than running it badly.
-    init = jax.jit(jax.vmap(first), compiler_options={"xla_backend_optimization_level": 0})
+    init = over_seeds(first, plan, compiler_options={"xla_backend_optimization_level": 0})
     return Program(init, steps, judge)
 
 
@@ -116,16 +116,13 @@ def compile_program(
     Returns:
         The same program.
     """
-    seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
-    calls = [(program.init, (seed_array,))]
+    slots = plan.slots(seeds)
+    calls = [(program.init, (slots,))]
     state, best = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
-            (plan.num_slots, *leaf.shape[1:]),
-            leaf.dtype,
-            sharding=plan.per_seed,
-            weak_type=leaf.weak_type,
+            leaf.shape, leaf.dtype, sharding=plan.per_seed, weak_type=leaf.weak_type
         ),
-        jax.eval_shape(program.init, seed_array),
+        jax.eval_shape(program.init, slots),
     )
     calls += [(steps, (state, data)) for steps in program.steps.values()]
     if select:
@@ -209,19 +206,21 @@ def train(
             "The program was made for another batch_size, log_every or select than training has. "
             "Give make_program and train the same ones."
         )
-    seed_array = jnp.asarray(seeds, dtype=jnp.uint32)
+    slots = plan.slots(seeds)
 
     with Checkpoints(checkpoint_directory) if checkpoint_directory else _NoCheckpoints() as saved:
         done = saved.latest() or 0
         on_resume(done)
         if done:
-            state, best = jax.eval_shape(init, seed_array)
-            found = saved.restore(done, (state, best) if select else state)
-            state, best = found if select else (found, None)
+            like = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct((plan.num_seeds, *leaf.shape[1:]), leaf.dtype),
+                jax.eval_shape(init, slots),
+            )
+            found = saved.restore(done, like if select else like[0])
+            found = found if select else (found, None)
+            state, best = plan.pad(found) if done < epochs else found
         else:
-            state, best = init(seed_array)
-        if done < epochs:
-            state, best = plan.pad((state, best))
+            state, best = init(slots)
         for epoch in range(done + 1, epochs + 1):
             start = time.monotonic()
             parts = []
@@ -243,7 +242,9 @@ def train(
             # what it has not said would be missing.
             on_epoch(Epoch(epoch, epoch * steps_per_epoch, time.monotonic() - start, means))
             if epoch == epochs or epoch % checkpoint_every == 0:
-                saved.save(epoch, plan.unpad((state, best) if select else state))
+                kept = plan.unpad((state, best))
+                saved.save(epoch, kept if select else kept[0])
+                del kept  # it would take memory during the next epoch
     state, best = plan.unpad((state, best))
     return state._replace(variables=best.variables) if select else state
 
