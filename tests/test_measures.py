@@ -152,6 +152,31 @@ def test_rbf_cka_takes_one_bandwidth_or_two(bandwidth):
     np.testing.assert_allclose(compiled("rbf_cka", bandwidth=bandwidth)(x, y), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("debiased", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_rbf_cka_of_a_wide_bandwidth_is_linear_cka(debiased):
+    x, y, rx, ry = pair("plain")
+    expected = alignment(rx @ rx.T, ry @ ry.T, debiased)
+    for bandwidth in (1e5, (1e12, 1e6)):
+        wide = partial(measures.rbf_cka, bandwidth=bandwidth, debiased=debiased)
+        np.testing.assert_allclose(wide(x, y), expected, atol=1e-5)
+    wide = partial(measures.rbf_cka, bandwidth=1e5, debiased=debiased)
+    tested = measures.permutation_test(wide, x, y, jax.random.key(0), 3)
+    np.testing.assert_allclose(tested.score, expected, atol=1e-5)
+    stream = measures.minibatch_cka("rbf", 1e5)
+    score = stream.compute(stream.update(stream.init(), x, y))
+    np.testing.assert_allclose(score, alignment(rx @ rx.T, ry @ ry.T, True), atol=1e-5)
+
+
+def test_rows_far_from_the_others_leave_their_distances_as_they_are():
+    x, y, _, _ = pair("plain")
+    for row in (0, 7):
+        far = x.at[row].add(1e6)
+        distances = scipy.spatial.distance.pdist(np.asarray(far, np.float64))
+        np.testing.assert_allclose(measures.median_distance(far), np.median(distances), rtol=1e-5)
+        expected = alignment(gaussian(np.asarray(far, np.float64)), gaussian(y), False)
+        np.testing.assert_allclose(measures.rbf_cka(far, y), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "n", [2, 5, 100, *(pytest.param(n, marks=pytest.mark.slow) for n in (1027, 2500))]
 )

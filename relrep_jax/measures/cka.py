@@ -84,7 +84,11 @@ def _alignment(sums: _Sums, debiased: bool, size: float = 0.0) -> jax.Array:
 
 
 def _pair_sums(
-    x: jax.Array, y: jax.Array, kernel: Callable, shifts: tuple[Any, Any], diagonals: tuple
+    x: jax.Array,
+    y: jax.Array,
+    kernels: tuple[Callable, Callable],
+    shifts: tuple[Any, Any],
+    diagonals: tuple,
 ) -> _Sums:
     """Sums over blocks of both kernels; `shifts` is taken from every entry beforehand.
 
@@ -95,8 +99,8 @@ def _pair_sums(
 
     def step(carry, left, right, rows, columns, distinct):
         (kl, kk, ll), (k_rows, l_rows) = carry
-        k = kernel(left[0], right[0], left[2], right[2]) - shifts[0]
-        l = kernel(left[1], right[1], left[3], right[3]) - shifts[1]  # noqa: E741
+        k = kernels[0](left[0], right[0], left[2], right[2]) - shifts[0]
+        l = kernels[1](left[1], right[1], left[3], right[3]) - shifts[1]  # noqa: E741
         k, l = jnp.where(distinct, k, 0.0), jnp.where(distinct, l, 0.0)  # noqa: E741
         products = (kl + jnp.sum(k * l), kk + jnp.sum(k * k), ll + jnp.sum(l * l))
         row_sums = tuple(
@@ -146,16 +150,17 @@ def linear_cka(x: ArrayLike, y: ArrayLike, debiased: bool = False) -> jax.Array:
     (n, d1), d2 = x.shape, y.shape[1]
     p, q = jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1)
     if n * (d1 + d2) <= 2 * (d1 * d1 + d2 * d2 + d1 * d2):
-
-        def kernel(left, right, *squares):
-            return dot(left, right.T)
-
-        return _alignment(_pair_sums(x, y, kernel, (0.0, 0.0), (p, q)), debiased)
+        kernels = (_linear_kernel, _linear_kernel)
+        return _alignment(_pair_sums(x, y, kernels, (0.0, 0.0), (p, q)), debiased)
     products = [jnp.sum(dot(a.T, b) ** 2) for a, b in ((x, y), (x, x), (y, y))]
     # The rows of a centred Gram matrix sum to zero: without the diagonal, to minus the diagonal.
     diagonal = [jnp.vdot(a, b) for a, b in ((p, q), (p, p), (q, q))]
     off = [a - b for a, b in zip(products, diagonal, strict=True)]
     return _alignment(_Sums(*off, -p, -q, p, q), debiased)
+
+
+def _linear_kernel(left, right, left_squares, right_squares) -> jax.Array:
+    return dot(left, right.T)
 
 
 def _check_rows(x: Any, y: Any, debiased: bool) -> None:
@@ -168,6 +173,16 @@ def _check_rows(x: Any, y: Any, debiased: bool) -> None:
 def _evenly(n: int, rows: int) -> np.ndarray:
     """`rows` of `n` row numbers, evenly spaced."""
     return np.arange(rows) * n // rows
+
+
+def _about_the_middle(x: jax.Array) -> jax.Array:
+    """`x` less the median of each column, from a sample of rows.
+
+    Distances are formed from products, which lose what is small beside the rows themselves. Few
+    rows far from the others move their mean, not their median.
+    """
+    sample = lax.stop_gradient(x[_evenly(x.shape[0], min(x.shape[0], _SAMPLED_ROWS))])
+    return x - jnp.median(sample, axis=0)
 
 
 def _bits(dtype: Any) -> tuple[Any, int]:
@@ -209,7 +224,7 @@ def _median_distance(x: jax.Array) -> jax.Array:
     if n > _RANKED_ROWS:
         x = x[_evenly(n, _RANKED_ROWS)]
         n = _RANKED_ROWS
-    x = centre(x)[0]
+    x = _about_the_middle(x)
     size = size_of(x)
     x = x / size
     squares = jnp.sum(x * x, axis=1)
@@ -334,16 +349,18 @@ def _bandwidths(bandwidth: Any) -> tuple[Any, Any]:
 def default_bandwidth(x: ArrayLike) -> jax.Array:
     """The `median_distance` of rows `[n, d]`, `n >= 2`; their root mean square distance where more
     than half of the pairs coincide, 1 where all do. No gradient flows through it."""
-    x = centre(as_float(x))[0]
-    median, size = median_distance(x), size_of(x)
+    x = as_float(x)
+    median = median_distance(x)
+    x = centre(x)[0]
+    size = size_of(x)
     mean_square = 2 * jnp.sum((x / size) ** 2) / (x.shape[0] - 1)
     bandwidth = jnp.where(median > 0, median, jnp.sqrt(mean_square) * size)
     return lax.stop_gradient(jnp.where(bandwidth == 0, 1.0, bandwidth))
 
 
 def _rbf_space(x: Any, bandwidth: Any) -> jax.Array:
-    """`x` centred and scaled so that its kernel is `exp(-||x_i - x_j||^2)`."""
-    x = centre(x)[0]
+    """`x` shifted and scaled so that its kernel is `exp(-||x_i - x_j||^2)`."""
+    x = _about_the_middle(x)
     if bandwidth is None:
         bandwidth = default_bandwidth(x)
     return x / (jnp.sqrt(2.0) * bandwidth).astype(x.dtype)
@@ -359,7 +376,8 @@ def rbf_cka(
 
     `HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with
     `K_ij = exp(-||x_i - x_j||^2 / (2 bandwidth^2))`, from row blocks by
-    `tr(KHLH) = sum(K * L) - 2/n <K 1, L 1> + (1'K 1)(1'L 1)/n^2`.
+    `tr(KHLH) = sum(K * L) - 2/n <K 1, L 1> + (1'K 1)(1'L 1)/n^2`. Where the bandwidth is large
+    beside all distances, that is `linear_cka`.
 
     Args:
         x: `[n, d1]`, `n >= 2` (4 where debiased).
@@ -391,24 +409,38 @@ def _rbf_cka(x: jax.Array, y: jax.Array, widths: tuple[Any, Any], debiased: bool
     return _rbf_alignment(_rbf_space(x, widths[0]), _rbf_space(y, widths[1]), debiased)
 
 
-def _rbf_kernel(left, right, left_squares, right_squares) -> jax.Array:
-    return jnp.exp(-squared_distances(left, right, left_squares, right_squares))
+def _rbf_size(x: jax.Array) -> jax.Array:
+    """What `1 - K` is at most, to divide by it; 1 where all rows coincide."""
+    widest = 4 * jnp.max(jnp.sum(lax.stop_gradient(x) ** 2, axis=1))
+    return jnp.where(widest > 0, -jnp.expm1(-widest), 1.0)
 
 
-def _rbf_shift(x: jax.Array) -> jax.Array:
+def _rbf_kernel(size: jax.Array) -> Callable[..., jax.Array]:
+    """`(K - 1) / size`, which centring does not tell from `K`: with a bandwidth that is large
+    beside all distances the digits of `K` are those of the 1."""
+
+    def kernel(left, right, left_squares, right_squares):
+        return jnp.expm1(-squared_distances(left, right, left_squares, right_squares)) / size
+
+    return kernel
+
+
+def _rbf_shift(x: jax.Array, size: jax.Array) -> jax.Array:
     """About the mean entry of the kernel of `x`, from a sample of rows."""
     n = x.shape[0]
     sample = lax.stop_gradient(x[_evenly(n, min(n, _SAMPLED_ROWS))])
     squares = jnp.sum(sample * sample, axis=1)
-    entries = _rbf_kernel(sample, sample, squares, squares)
-    size = entries.shape[0]
-    return (jnp.sum(entries) - jnp.trace(entries)) / (size * (size - 1))
+    entries = _rbf_kernel(size)(sample, sample, squares, squares)
+    number = entries.shape[0]
+    return (jnp.sum(entries) - jnp.trace(entries)) / (number * (number - 1))
 
 
 def _rbf_alignment(x: jax.Array, y: jax.Array, debiased: bool) -> jax.Array:
-    shifts = _rbf_shift(x), _rbf_shift(y)
-    diagonals = tuple(jnp.full(x.shape[:1], 1.0 - shift, x.dtype) for shift in shifts)
-    return _alignment(_pair_sums(x, y, _rbf_kernel, shifts, diagonals), debiased, size=1.0)
+    sizes = _rbf_size(x), _rbf_size(y)
+    shifts = _rbf_shift(x, sizes[0]), _rbf_shift(y, sizes[1])
+    diagonals = tuple(jnp.full(x.shape[:1], -shift, x.dtype) for shift in shifts)
+    kernels = _rbf_kernel(sizes[0]), _rbf_kernel(sizes[1])
+    return _alignment(_pair_sums(x, y, kernels, shifts, diagonals), debiased, size=1.0)
 
 
 class Accumulator(NamedTuple):
@@ -501,10 +533,11 @@ LeVeque (1979), which large offsets do not harm.
 
 
 class MinibatchState(NamedTuple):
-    """Sums over batches of the unbiased HSIC estimates, of spaces divided by their sizes.
+    """Sums over batches of the unbiased HSIC estimates, of spaces (or of kernels of distances)
+    divided by their sizes.
 
-    The sizes are powers of two and those of the first batch, 0 before it: products of four
-    entries would over- or underflow without.
+    The sizes are those of the first batch, 0 before it: products of four entries would over- or
+    underflow without.
     """
 
     xy: jax.Array
@@ -554,22 +587,20 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
         x, y = as_floats(x, y)
         if kernel == "rbf":
             x, y = _rbf_space(x, widths[0]), _rbf_space(y, widths[1])
-            sizes = (state.x_size, state.y_size)
         else:
             x, y = centre(x)[0], centre(y)[0]
-            sizes = tuple(
-                jnp.where(size > 0, size, size_of(space))
-                for space, size in ((x, state.x_size), (y, state.y_size))
-            )
+        measured = size_of if kernel == "linear" else _rbf_size
+        sizes = tuple(
+            jnp.where(size > 0, size, measured(space))
+            for space, size in ((x, state.x_size), (y, state.y_size))
+        )
+        if kernel == "linear":
             x, y = x / sizes[0], y / sizes[1]
-
-        def entries(left, right, left_squares, right_squares):
-            if kernel == "linear":
-                return dot(left, right.T)
-            return jnp.exp(-squared_distances(left, right, left_squares, right_squares))
-
+            kernels = (_linear_kernel, _linear_kernel)
+        else:
+            kernels = _rbf_kernel(sizes[0]), _rbf_kernel(sizes[1])
         nothing = jnp.zeros((n,), x.dtype)
-        sums = _pair_sums(x, y, entries, (0.0, 0.0), (nothing, nothing))
+        sums = _pair_sums(x, y, kernels, (0.0, 0.0), (nothing, nothing))
         k, l = sums.k_rows, sums.l_rows  # noqa: E741
         scale = 1.0 / (n * (n - 3))
         return MinibatchState(

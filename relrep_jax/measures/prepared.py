@@ -242,27 +242,30 @@ def _rbf_cka(n: int, width: int, bandwidth: Any = None, debiased: bool = False) 
 def _rbf_matrix(x: jax.Array, bandwidth: Any, debiased: bool) -> _Matrix:
     x = cka._rbf_space(x, bandwidth)
     squares = jnp.sum(x * x, axis=1)
-    kernel = cka._rbf_kernel(x, x, squares, squares)
+    kernel = cka._rbf_kernel(cka._rbf_size(x))(x, x, squares, squares)
     # The diagonal is known; of the product it has the rounding error.
-    return _from_kernel(jnp.where(jnp.eye(x.shape[0], dtype=bool), 1.0, kernel), debiased, 1.0)
+    return _from_kernel(jnp.where(jnp.eye(x.shape[0], dtype=bool), 0.0, kernel), debiased, 1.0)
 
 
 def _rbf_blocks(x: jax.Array, bandwidth: Any, debiased: bool) -> tuple[jax.Array, ...]:
     x = cka._rbf_space(x, bandwidth)
-    shift = cka._rbf_shift(x)
-    diagonal = jnp.full(x.shape[:1], 1.0 - shift, x.dtype)
-    sums = cka._pair_sums(x, x, cka._rbf_kernel, (shift, shift), (diagonal, diagonal))
-    return x, shift, sums.k_rows, diagonal, cka._norm(sums.kk, sums.k_rows, diagonal, debiased, 1.0)
+    size = cka._rbf_size(x)
+    shift, kernel = cka._rbf_shift(x, size), cka._rbf_kernel(size)
+    diagonal = jnp.full(x.shape[:1], -shift, x.dtype)
+    sums = cka._pair_sums(x, x, (kernel, kernel), (shift, shift), (diagonal, diagonal))
+    norm = cka._norm(sums.kk, sums.k_rows, diagonal, debiased, 1.0)
+    return x, size, shift, sums.k_rows, diagonal, norm
 
 
 def _rbf_blocks_score(left, right, order, inverse, debiased: bool) -> jax.Array:
-    (x, x_shift, k_rows, k_diagonal, k_norm), (y, y_shift, l_rows, l_diagonal, l_norm) = left, right
+    x, x_size, x_shift, k_rows, k_diagonal, k_norm = left
+    y, y_size, y_shift, l_rows, l_diagonal, l_norm = right
     y, l_rows = y[order], l_rows[order]
     arrays = (x, y, jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1))
 
     def step(total, a, b, rows, columns, distinct):
-        k = cka._rbf_kernel(a[0], b[0], a[2], b[2]) - x_shift
-        l = cka._rbf_kernel(a[1], b[1], a[3], b[3]) - y_shift  # noqa: E741
+        k = cka._rbf_kernel(x_size)(a[0], b[0], a[2], b[2]) - x_shift
+        l = cka._rbf_kernel(y_size)(a[1], b[1], a[3], b[3]) - y_shift  # noqa: E741
         return total + jnp.sum(jnp.where(distinct, k * l, 0.0))
 
     products = 2 * fold_pairs(step, jnp.zeros((), x.dtype), arrays)
