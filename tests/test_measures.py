@@ -678,6 +678,15 @@ def test_wide_spaces_that_are_alike_by_chance_are_called_out():
     assert float(result.calibrated) == 0.0
 
 
+def test_scores_that_rounding_tells_apart_are_ties():
+    x, y = jax.random.normal(jax.random.key(0), (2, 30, 60))
+    result = permutation("pwcca", count=99)(x, y, jax.random.key(1))
+    np.testing.assert_allclose(result.score, 1, atol=1e-6)  # so many features explain anything
+    np.testing.assert_allclose(result.null, 1, atol=1e-6)
+    assert float(result.p_value) == 1
+    assert float(result.calibrated) == 0
+
+
 @pytest.mark.slow
 def test_p_values_of_unrelated_spaces_are_uniform():
     x, y = f32(normal(0, 100, 15, 2)), f32(normal(1, 100, 15, 2))

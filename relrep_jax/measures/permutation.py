@@ -25,6 +25,7 @@ Measure = str | Callable[[jax.Array, jax.Array], jax.Array]
 
 _TOGETHER = 4  # pairs with one permuted space that are scored at once
 _KEPT_BYTES = 2**31  # of what is prepared of spaces
+_ROUNDING = 100  # machine epsilons
 
 
 class PermutationResult(NamedTuple):
@@ -59,7 +60,8 @@ def permutation_test(
 ) -> PermutationResult:
     """Test and calibrate a measure against permutations of the rows of `y`.
 
-    `p = (1 + #{null_b >= s}) / (count + 1)`; the threshold `t` is the
+    `p = (1 + #{null_b >= s}) / (count + 1)`, where scores that only rounding tells apart (by
+    100 machine epsilons, as in `scipy.stats.permutation_test`) are equal; the threshold `t` is the
     `ceil((1 - alpha) (count + 1))`-th smallest of the score and the null together, and the
     calibrated score `clip((s - t) / (best - t), 0, 1)`. For distances, all orders are turned
     round. What wide spaces and few rows give to any two spaces is thus taken away.
@@ -359,13 +361,17 @@ def judged(
     known = ~jnp.isnan(score)
     count = null.shape[0]
     alike, others = sign * score, sign * null
+    # Equal scores differ by the rounding of their sums; the tolerance is scipy's.
+    tolerance = _ROUNDING * float(jnp.finfo(jnp.promote_types(score.dtype, jnp.float32)).eps)
     # What has no score might be as alike.
-    p_value = jnp.where(known, (1 + jnp.sum(~(others < alike))) / (count + 1), jnp.nan)
+    below = others < alike - tolerance * jnp.abs(alike)
+    p_value = jnp.where(known, (1 + jnp.sum(~below)) / (count + 1), jnp.nan)
     place = math.ceil((1 - alpha) * (count + 1) - 1e-9)
     threshold = jnp.sort(jnp.append(others, alike))[place - 1]
     threshold = jnp.where(known, threshold, jnp.nan)
     room = sign * best - threshold
-    calibrated = jnp.where(room > 0, (alike - threshold) / jnp.where(room > 0, room, 1.0), 0.0)
+    is_room = room > tolerance * jnp.abs(threshold)
+    calibrated = jnp.where(is_room, (alike - threshold) / jnp.where(is_room, room, 1.0), 0.0)
     # With fewer permutations no score is above the threshold: the highest is the threshold.
     known &= place <= count
     calibrated = jnp.where(known, jnp.clip(calibrated, 0.0, 1.0), jnp.nan)
