@@ -583,6 +583,17 @@ def test_streaming_linear_cka_is_that_of_all_rows(name, sizes):
     np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e18, 1e-20])
+def test_streaming_linear_cka_at_any_scale(scale):
+    x, y, rx, ry = pair("plain")
+    stream = measures.streaming_linear_cka
+    state = stream.init(x.shape[1], y.shape[1])
+    for rows in np.split(np.arange(60), [1, 25]):
+        state = stream.update(state, x[rows] * scale, y[rows] / scale)
+    expected = alignment(rx @ rx.T, ry @ ry.T, False)
+    np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_streaming_linear_cka_survives_batches_that_drift_apart():
     x, y = alike(200, 6, 5)

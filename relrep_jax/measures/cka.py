@@ -456,7 +456,9 @@ class Accumulator(NamedTuple):
 
 
 class CKAState(NamedTuple):
-    """Count, means and centred co-moments of what has been seen of two spaces."""
+    """Count, means and centred co-moments of what has been seen of two spaces, divided by their
+    sizes: those of the first batch, 0 before it. Squares of entries would over- or underflow
+    without."""
 
     count: jax.Array
     x_mean: jax.Array
@@ -464,6 +466,8 @@ class CKAState(NamedTuple):
     xx: jax.Array
     yy: jax.Array
     xy: jax.Array
+    x_size: jax.Array
+    y_size: jax.Array
 
 
 def _init_linear(d1: int, d2: int, dtype: Any = jnp.float32) -> CKAState:
@@ -475,6 +479,8 @@ def _init_linear(d1: int, d2: int, dtype: Any = jnp.float32) -> CKAState:
         zeros((d1, d1), dtype),
         zeros((d2, d2), dtype),
         zeros((d1, d2), dtype),
+        zeros((), dtype),
+        zeros((), dtype),
     )
 
 
@@ -488,6 +494,8 @@ def _update_linear(state: CKAState, x: jax.Array, y: jax.Array) -> CKAState:
             f"x {tuple(x.shape)} and y {tuple(y.shape)}."
         )
     x, y = as_floats(x, y)
+    sizes = _sizes(state, x, y, size_of)
+    x, y = x / sizes[0], y / sizes[1]
     count = state.count + x.shape[0]
     weight = state.count * x.shape[0] / count
     # About its own mean the batch is small even where both lie far from zero.
@@ -501,6 +509,15 @@ def _update_linear(state: CKAState, x: jax.Array, y: jax.Array) -> CKAState:
         state.xx + dot(x.T, x) + weight * jnp.outer(dx, dx),
         state.yy + dot(y.T, y) + weight * jnp.outer(dy, dy),
         state.xy + dot(x.T, y) + weight * jnp.outer(dx, dy),
+        *sizes,
+    )
+
+
+def _sizes(state: Any, x: jax.Array, y: jax.Array, measured: Callable) -> tuple[Any, Any]:
+    """Those of the stream, `measured` of its first batch."""
+    return tuple(
+        jnp.where(size > 0, size, measured(space))
+        for space, size in ((x, state.x_size), (y, state.y_size))
     )
 
 
@@ -589,11 +606,7 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
             x, y = _rbf_space(x, widths[0]), _rbf_space(y, widths[1])
         else:
             x, y = centre(x)[0], centre(y)[0]
-        measured = size_of if kernel == "linear" else _rbf_size
-        sizes = tuple(
-            jnp.where(size > 0, size, measured(space))
-            for space, size in ((x, state.x_size), (y, state.y_size))
-        )
+        sizes = _sizes(state, x, y, size_of if kernel == "linear" else _rbf_size)
         if kernel == "linear":
             x, y = x / sizes[0], y / sizes[1]
             kernels = (_linear_kernel, _linear_kernel)
