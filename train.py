@@ -67,6 +67,15 @@ def main(argv: list[str]) -> int:
         except (ConfigError, CheckpointError) as error:  # what only training can tell
             print(f"train.py: {error}", file=sys.stderr)
             return 2
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            print(
+                f"train.py: this does not fit into memory: {error}\nTake fewer seeds, smaller "
+                f"batches or a smaller model. What is done is in {workdir}.",
+                file=sys.stderr,
+            )
+            return 2
         except KeyboardInterrupt:
             print(
                 f"train.py: stopped; what is done is in {workdir}. The same command goes on there.",
@@ -74,6 +83,11 @@ def main(argv: list[str]) -> int:
             )
             return 130  # What shells report for SIGINT.
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    words = ("out of memory", "resource_exhausted")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 @contextmanager

@@ -625,6 +625,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_good(finished, t
     assert (run / "tables" / "stitching.csv").read_bytes() == written
 
 
+def test_a_small_run_of_a_file_that_has_less_than_it_takes_at_most(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (600, 8, 8), np.uint8)
+    labels = np.arange(600) % 10
+    path = tmp_path / "images.npz"
+    parts = {"x_test": images[:200], "y_test": labels[:200]}
+    np.savez(path, x_train=images, y_train=labels, **parts)
+    config = image_stitching.default_config()
+    config.data.path, config.scale = str(path), "smoke"
+    dataset = image_stitching.prepare(config).dataset
+    assert len(dataset.x_train) == len(dataset.y_train) == 512
+    assert len(dataset.x_test) == len(dataset.y_test) == 200
+    config.data.test_limit = 201  # what was asked for is wanted
+    with pytest.raises(config_room.ConfigError, match="test_limit must lie in 1 .. 200"):
+        image_stitching.prepare(config)
+
+
+@pytest.mark.slow
+def test_a_model_that_does_not_fit_into_memory_ends_with_a_message(tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train(*SMALL, "--config.model.latent_dim=100000000000", f"--workdir={run}") == 2
+    assert "does not fit into memory" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [2, 4])
 def test_images_of_any_number_of_channels_are_trained_stitched_and_shown(channels, tmp_path):

@@ -17,6 +17,7 @@ from rich.console import Console
 import relrep_jax
 from relrep_jax import report
 from relrep_jax.report import Grid, markdown, summarize
+from relrep_jax.training.logs import TrainingProgress
 
 SQUARE = np.array([[1.0, 4.0, 8.0], [3.0, 2.0, 6.0], [5.0, 7.0, 3.0]])
 
@@ -45,6 +46,19 @@ def test_progress_without_a_terminal_is_a_line_at_times(monkeypatch):
             advance(what="ridge [all]" if seconds == 15.0 else None)
     # At the end the result speaks for itself.
     assert console.file.getvalue() == "ridge [all]: 50 % after 35 s\n"
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_the_live_line_of_a_training_is_never_cut_off(width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    live = TrainingProgress(console, {"absolute": 30, "relative_cosine": 30, "product": 30})
+    for name, epoch in {"absolute": 30, "relative_cosine": 30, "product": 5}.items():
+        live.advance(name, epoch, np.array([-147.5]))
+    console.print(live._progress.get_renderable())
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for part in ("65/90", "left", "absolute -147.5", "relative_cosine", "product -147.5"):
+        assert part in shown
 
 
 # --- Grids ------------------------------------------------------------------------------------

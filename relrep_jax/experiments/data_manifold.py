@@ -99,7 +99,7 @@ def default_config() -> ConfigDict:
     config.sweep.optimizers = ("adam", "sgd")
     config.sweep.learning_rates = (0.01, 0.02)
 
-    # auto | vmap | map: how models of equal shape run on a device (the result is the same).
+    # auto | vmap | map: how models of equal shape run on a device (the same up to rounding).
     config.axis = "auto"
     return config
 

@@ -94,7 +94,7 @@ def add_shared_fields(config: ConfigDict) -> None:
     config.seeds = ConfigDict()
     config.seeds.count = 5
     config.seeds.first = 0
-    # auto | vmap | map: how the seed axis runs on a device (the result is the same).
+    # auto | vmap | map: how the seed axis runs on a device (the same up to rounding).
     config.seeds.axis = "auto"
 
     config.optimizer = ConfigDict()

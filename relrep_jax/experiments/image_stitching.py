@@ -125,6 +125,30 @@ class Job:
     representations: dict[str, Representation]
 
 
+def _load(config: ConfigDict, asked: ConfigDict) -> ImageDataset:
+    """The images of `config`, which was cut to its scale from what was `asked` for."""
+    # A file may have less than a small run takes at most; it is read whole in any case.
+    limits = (asked if config.data.path else config).data
+    try:
+        dataset = load_images(
+            config.data.name,
+            path=config.data.path or None,
+            data_dir=config.data.data_dir or None,
+            train_limit=limits.train_limit or None,
+            test_limit=limits.test_limit or None,
+        )
+    except DatasetError as error:
+        raise ConfigError(f"{error} ({DATA_FIELDS})") from error
+    train, test = config.data.train_limit or None, config.data.test_limit or None
+    return dataclasses.replace(
+        dataset,
+        x_train=dataset.x_train[:train],
+        y_train=dataset.y_train[:train],
+        x_test=dataset.x_test[:test],
+        y_test=dataset.y_test[:test],
+    )
+
+
 def prepare(config: ConfigDict) -> Job:
     """Check a config and load its data, before anything long begins.
 
@@ -133,6 +157,7 @@ def prepare(config: ConfigDict) -> Job:
     """
     check_fields(config, default_config(), free=end_to_end.FREE_FIELDS)
     representations = end_to_end.read_representations(config)
+    asked = config
     config = cut_to_scale(config, SMOKE)
     if config.scale == "smoke":
         named = list(representations.items())
@@ -157,16 +182,7 @@ def prepare(config: ConfigDict) -> Job:
     lookup("anchor choice", config.anchors.choice, dict.fromkeys(("uniform", "stratified")))
     plan = plan_seeds(config.seeds.count, config.seeds.axis)
 
-    try:
-        dataset = load_images(
-            config.data.name,
-            path=config.data.path or None,
-            data_dir=config.data.data_dir or None,
-            train_limit=config.data.train_limit or None,
-            test_limit=config.data.test_limit or None,
-        )
-    except DatasetError as error:
-        raise ConfigError(f"{error} ({DATA_FIELDS})") from error
+    dataset = _load(config, asked)
     rows, held_out = end_to_end.hold_out(config, len(dataset.x_train))
     validation = {"image": dataset.x_train[held_out], "label": dataset.y_train[held_out]}
     dataset = dataclasses.replace(

@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 _EVENTS_LOGGER = logging.getLogger("tensorboardX.x2num")
 
@@ -135,10 +136,13 @@ class TrainingProgress:
         self._start = time.monotonic()
         self._progress = Progress(
             TextColumn("[bold]epoch"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=10),
-            TimeRemainingColumn(),
-            TextColumn("left, {task.fields[losses]}", markup=False),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            # On a narrow terminal the losses take two lines; the rest would be cut off otherwise.
+            TextColumn(
+                "left, {task.fields[losses]}", markup=False, table_column=Column(no_wrap=False)
+            ),
             console=console,
             transient=True,
         )
