@@ -977,6 +977,23 @@ def test_options_of_an_optimizer_are_set_from_the_command_line():
     assert config.seeds.count == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("orthogonal,ridge", ("orthogonal", "ridge")),
+        ("orthogonal, ridge", ("orthogonal", "ridge")),
+        ("('orthogonal','ridge')", ("orthogonal", "ridge")),
+        ("ridge", ("ridge",)),
+        ("()", ()),
+        ("", ()),
+    ],
+)
+def test_lists_are_given_by_commas(given, expected):
+    flags = ["train.py", f"--config.translations={given}"]
+    config, _ = parse_arguments(flags, ROOT / "configs" / "default.py")
+    assert tuple(config.translations) == expected
+
+
 def test_a_workdir_is_not_for_other_data_of_the_same_name(tmp_path):
     config = image_stitching.default_config()
     config.data.path = str(tmp_path / "images.npz")

@@ -181,12 +181,13 @@ def _of_flags(argv: Sequence[str], leaves: Sequence[str], said: str) -> str:
 
 
 def _split_lists(config: ConfigDict, argv: Sequence[str]) -> None:
-    """Make `a,b`, which ml_collections takes for a list of one text, a list of two."""
+    """Make `a,b`, which ml_collections takes for a list of one text, a list of two, and nothing one
+    of none."""
     leaves = flatten(config)
     for field in _fields(argv):
         value = leaves.get(field)
         is_text = isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], str)
-        if is_text and "," in value[0]:
+        if is_text and ("," in value[0] or not value[0].strip()):
             config.update_from_flattened_dict(
                 {field: tuple(part.strip() for part in value[0].split(",") if part.strip())}
             )
