@@ -248,7 +248,8 @@ def pair_scores(
             )
     known = form_of(function, n, tuple(space.shape[1] for space in spaces))
     form = general(function) if known is None else known
-    dtype = jnp.result_type(jnp.float32, *(space.dtype for space in spaces))
+    dtypes = (jax.dtypes.canonicalize_dtype(space.dtype) for space in spaces)
+    dtype = jnp.result_type(jnp.float32, *dtypes)
     orders = np.asarray(_orders(key, n, count))
     orders = np.concatenate([orders, np.repeat(orders[-1:], -len(orders) % mesh.size, axis=0)])
     orders = jax.device_put(orders, NamedSharding(mesh, PartitionSpec("order")))
