@@ -595,6 +595,26 @@ def test_streaming_linear_cka_at_any_scale(scale):
     np.testing.assert_allclose(stream.compute(state), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("first", [0.0, 1e-25, 1e-12])
+@pytest.mark.parametrize("kind", ["streaming", "minibatch", "minibatch rbf"])
+def test_a_first_batch_without_weight_does_not_set_the_scale(kind, first):
+    x, y, _, _ = pair("plain")
+    if kind == "streaming":
+        stream = measures.streaming_linear_cka
+        begun = stream.init(x.shape[1], y.shape[1])
+    else:
+        stream = measures.minibatch_cka(*(["rbf", 4.0] if "rbf" in kind else []))
+        begun = stream.init()
+    batches = [(x[:20] * first, y[:20] * first), (x[20:] * 1e6, y[20:])]
+    if kind == "minibatch rbf":
+        batches[1] = (x[20:], y[20:])
+    state, turned = begun, begun
+    for one, other in zip(batches, batches[::-1], strict=True):
+        state, turned = stream.update(state, *one), stream.update(turned, *other)
+    assert 0.1 < float(stream.compute(state)) <= 1
+    np.testing.assert_allclose(stream.compute(state), stream.compute(turned), rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_streaming_linear_cka_survives_batches_that_drift_apart():
     x, y = alike(200, 6, 5)

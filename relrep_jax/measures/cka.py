@@ -457,8 +457,7 @@ class Accumulator(NamedTuple):
 
 class CKAState(NamedTuple):
     """Count, means and centred co-moments of what has been seen of two spaces, divided by their
-    sizes: those of the first batch, 0 before it. Squares of entries would over- or underflow
-    without."""
+    sizes, the largest so far: squares of entries would over- or underflow without."""
 
     count: jax.Array
     x_mean: jax.Array
@@ -494,31 +493,35 @@ def _update_linear(state: CKAState, x: jax.Array, y: jax.Array) -> CKAState:
             f"x {tuple(x.shape)} and y {tuple(y.shape)}."
         )
     x, y = as_floats(x, y)
-    sizes = _sizes(state, x, y, size_of)
-    x, y = x / sizes[0], y / sizes[1]
+    x_size, x_divisor, x_ratio = _grown(state.x_size, x, size_of)
+    y_size, y_divisor, y_ratio = _grown(state.y_size, y, size_of)
+    x, y = x / x_divisor, y / y_divisor
+    old_x_mean, old_y_mean = state.x_mean * x_ratio, state.y_mean * y_ratio
     count = state.count + x.shape[0]
     weight = state.count * x.shape[0] / count
     # About its own mean the batch is small even where both lie far from zero.
     (x, x_mean), (y, y_mean) = centre(x), centre(y)
-    dx, dy = x_mean - state.x_mean, y_mean - state.y_mean
+    dx, dy = x_mean - old_x_mean, y_mean - old_y_mean
 
     return CKAState(
         count,
-        state.x_mean + dx * (x.shape[0] / count),
-        state.y_mean + dy * (x.shape[0] / count),
-        state.xx + dot(x.T, x) + weight * jnp.outer(dx, dx),
-        state.yy + dot(y.T, y) + weight * jnp.outer(dy, dy),
-        state.xy + dot(x.T, y) + weight * jnp.outer(dx, dy),
-        *sizes,
+        old_x_mean + dx * (x.shape[0] / count),
+        old_y_mean + dy * (x.shape[0] / count),
+        state.xx * x_ratio**2 + dot(x.T, x) + weight * jnp.outer(dx, dx),
+        state.yy * y_ratio**2 + dot(y.T, y) + weight * jnp.outer(dy, dy),
+        state.xy * x_ratio * y_ratio + dot(x.T, y) + weight * jnp.outer(dx, dy),
+        x_size,
+        y_size,
     )
 
 
-def _sizes(state: Any, x: jax.Array, y: jax.Array, measured: Callable) -> tuple[Any, Any]:
-    """Those of the stream, `measured` of its first batch."""
-    return tuple(
-        jnp.where(size > 0, size, measured(space))
-        for space, size in ((x, state.x_size), (y, state.y_size))
-    )
+def _grown(size: jax.Array, space: jax.Array, measured: Callable) -> tuple[Any, Any, Any]:
+    """The largest size that a stream has met, what to divide by for it, and what to multiply with
+    what was divided by the size before."""
+    found = jnp.where(jnp.any(lax.stop_gradient(space) != 0), measured(space), 0.0)
+    largest = jnp.maximum(size, found.astype(size.dtype))
+    divisor = jnp.where(largest > 0, largest, 1.0)
+    return largest, divisor, size / divisor
 
 
 @automatic_sharding
@@ -553,8 +556,7 @@ class MinibatchState(NamedTuple):
     """Sums over batches of the unbiased HSIC estimates, of spaces (or of kernels of distances)
     divided by their sizes.
 
-    The sizes are those of the first batch, 0 before it: products of four entries would over- or
-    underflow without.
+    The sizes are the largest so far: products of four entries would over- or underflow without.
     """
 
     xy: jax.Array
@@ -606,12 +608,15 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
             x, y = _rbf_space(x, widths[0]), _rbf_space(y, widths[1])
         else:
             x, y = centre(x)[0], centre(y)[0]
-        sizes = _sizes(state, x, y, size_of if kernel == "linear" else _rbf_size)
+        measured = size_of if kernel == "linear" else _rbf_size
+        x_size, x_divisor, x_ratio = _grown(state.x_size, x, measured)
+        y_size, y_divisor, y_ratio = _grown(state.y_size, y, measured)
         if kernel == "linear":
-            x, y = x / sizes[0], y / sizes[1]
+            x, y = x / x_divisor, y / y_divisor
             kernels = (_linear_kernel, _linear_kernel)
+            x_ratio, y_ratio = x_ratio**2, y_ratio**2  # a kernel is a product of two entries
         else:
-            kernels = _rbf_kernel(sizes[0]), _rbf_kernel(sizes[1])
+            kernels = _rbf_kernel(x_divisor), _rbf_kernel(y_divisor)
         nothing = jnp.zeros((n,), x.dtype)
         sums = _pair_sums(x, y, kernels, (0.0, 0.0), (nothing, nothing))
         k, l = sums.k_rows, sums.l_rows  # noqa: E741
@@ -620,12 +625,13 @@ def minibatch_cka(kernel: str = "linear", bandwidth: Any = None) -> Accumulator:
             *(
                 total + scale * _hsic(products, a, b, nothing, nothing, True)
                 for total, products, a, b in (
-                    (state.xy, sums.kl, k, l),
-                    (state.xx, sums.kk, k, k),
-                    (state.yy, sums.ll, l, l),
+                    (state.xy * x_ratio * y_ratio, sums.kl, k, l),
+                    (state.xx * x_ratio**2, sums.kk, k, k),
+                    (state.yy * y_ratio**2, sums.ll, l, l),
                 )
             ),
-            *sizes,
+            x_size,
+            y_size,
         )
 
     @automatic_sharding
